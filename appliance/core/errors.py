@@ -1,0 +1,110 @@
+"""Every error a person may meet: what failed, then what to do next.
+
+Messages never contain the text of a record. The CLI prints two lines and exits with the
+family's code; the TUI shows the same two lines.
+"""
+
+from __future__ import annotations
+
+
+class ApplianceError(Exception):
+    """An expected failure: `message` says what failed, `hint` what to do next."""
+
+    code = "failed"
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigWrong(ApplianceError):
+    """A setting, flag or name that cannot be used."""
+
+    code = "config-wrong"
+    exit_code = 2
+
+
+class NotFound(ApplianceError):
+    """A dataset, model, job or file that is not there."""
+
+    code = "not-found"
+    exit_code = 3
+
+
+class DataRejected(ApplianceError):
+    """Records that cannot be read or used as asked."""
+
+    code = "data-rejected"
+    exit_code = 4
+
+
+class BudgetSpent(ApplianceError):
+    """The privacy budget does not allow what was asked."""
+
+    code = "budget-spent"
+    exit_code = 5
+
+
+class PrivacyRefused(ApplianceError):
+    """A training set-up whose privacy claim would not hold."""
+
+    code = "privacy-refused"
+    exit_code = 5
+
+
+class GateFailed(ApplianceError):
+    """A model that did not pass the rule asked of it."""
+
+    code = "gate-failed"
+    exit_code = 6
+
+
+class ModelRejected(ApplianceError):
+    """A base, adapter or GGUF that is damaged, unsafe or of an unknown kind."""
+
+    code = "model-rejected"
+    exit_code = 7
+
+
+class ProofFailed(ApplianceError):
+    """A converted file that is not, provably, the model it came from."""
+
+    code = "proof-failed"
+    exit_code = 7
+
+
+class NoRoom(ApplianceError):
+    """Not enough disk or memory for the step."""
+
+    code = "no-room"
+    exit_code = 8
+
+
+class Busy(ApplianceError):
+    """A port, job or file that something else holds."""
+
+    code = "busy"
+    exit_code = 9
+
+
+class EngineFailed(ApplianceError):
+    """The model engine stopped, crashed or did not answer."""
+
+    code = "engine-failed"
+    exit_code = 10
+
+
+class JobFailed(ApplianceError):
+    """A child process that ended without its result."""
+
+    code = "job-failed"
+    exit_code = 11
+
+
+class Stopped(ApplianceError):
+    """The job was asked to stop and did."""
+
+    code = "stopped"
+    exit_code = 130

@@ -1,0 +1,63 @@
+"""Where everything of one site lies: one folder, private to its owner."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.core.errors import ConfigWrong
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """The folders of one site."""
+
+    path: Path
+
+    @property
+    def database(self) -> Path:
+        """Registry, ledger, jobs and audit log; holds no record text."""
+        return self.path / "cloister.db"
+
+    @property
+    def datasets(self) -> Path:
+        """One folder per dataset and version."""
+        return self.path / "datasets"
+
+    @property
+    def models(self) -> Path:
+        """One folder per registry entry."""
+        return self.path / "models"
+
+    @property
+    def jobs(self) -> Path:
+        """One folder per job: spec.json, events.jsonl, log.txt."""
+        return self.path / "jobs"
+
+    @property
+    def reports(self) -> Path:
+        """Evaluation reports, JSON and HTML."""
+        return self.path / "reports"
+
+
+def open_home(path: Path | None = None) -> Home:
+    """Return the site's home, made if missing.
+
+    The folder is `path`, else `CLOISTER_HOME`, else `~/.cloister`.
+
+    Raises:
+        ConfigWrong: the folder cannot be made or written.
+    """
+    chosen = path or Path(os.environ.get("CLOISTER_HOME") or Path.home() / ".cloister")
+    home = Home(path=chosen.expanduser().absolute())
+    try:
+        home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (home.datasets, home.models, home.jobs, home.reports):
+            folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as problem:
+        raise ConfigWrong(
+            f"The home folder {home.path} cannot be used: {problem.strerror}.",
+            "Choose another with --home DIR or CLOISTER_HOME.",
+        ) from problem
+    return home

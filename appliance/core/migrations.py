@@ -1,0 +1,76 @@
+"""The schema, as a list of steps. Append a step to change it; never edit one that has shipped."""
+
+from __future__ import annotations
+
+_1_FIRST = (
+    """CREATE TABLE audit (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        entry TEXT NOT NULL,
+        leaf TEXT NOT NULL
+    )""",
+    """CREATE TABLE jobs (
+        id TEXT PRIMARY KEY,
+        kind TEXT NOT NULL,
+        title TEXT NOT NULL,
+        who TEXT NOT NULL,
+        created TEXT NOT NULL,
+        pid INTEGER,
+        pid_started REAL
+    )""",
+    """CREATE TABLE datasets (
+        name TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        created TEXT NOT NULL,
+        job TEXT NOT NULL,
+        sha256 TEXT NOT NULL,
+        facts TEXT NOT NULL,
+        PRIMARY KEY (name, version)
+    )""",
+    """CREATE TABLE models (
+        name TEXT PRIMARY KEY,
+        kind TEXT NOT NULL,
+        created TEXT NOT NULL,
+        job TEXT NOT NULL,
+        parent TEXT,
+        dataset TEXT,
+        path TEXT NOT NULL,
+        sha256 TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        facts TEXT NOT NULL
+    )""",
+    """CREATE TABLE reports (
+        model TEXT NOT NULL,
+        dataset TEXT NOT NULL,
+        created TEXT NOT NULL,
+        job TEXT NOT NULL,
+        passed INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        PRIMARY KEY (model, dataset, job)
+    )""",
+    """CREATE TABLE budgets (
+        dataset TEXT PRIMARY KEY,
+        unit TEXT NOT NULL,
+        epsilon_limit REAL NOT NULL,
+        delta REAL NOT NULL
+    )""",
+    """CREATE TABLE ledger (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        dataset TEXT NOT NULL,
+        job TEXT NOT NULL,
+        created TEXT NOT NULL,
+        noise_multiplier REAL NOT NULL,
+        sample_rate REAL NOT NULL,
+        steps INTEGER NOT NULL,
+        facts TEXT NOT NULL
+    )""",
+    "CREATE INDEX ledger_dataset ON ledger (dataset, seq)",
+    """CREATE TABLE api_keys (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        sha256 TEXT NOT NULL,
+        created TEXT NOT NULL,
+        revoked TEXT
+    )""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_1_FIRST,)

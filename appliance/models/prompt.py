@@ -1,0 +1,48 @@
+"""Chat templates, rendered in a sandbox: the one place where a prompt is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from appliance.core.errors import ModelRejected
+
+_sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(message)
+
+
+_sandbox.globals["raise_exception"] = _raise
+_sandbox.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
+
+
+def render(
+    template: str,
+    messages: Sequence[dict[str, str]],
+    *,
+    bos_token: str,
+    eos_token: str,
+    add_generation_prompt: bool = True,
+) -> str:
+    """The prompt text of `messages` (`role`, `content`) under a model's own chat template.
+
+    Raises:
+        ModelRejected: the template fails, reaches outside its sandbox, or refuses the messages.
+    """
+    try:
+        return _sandbox.from_string(template).render(
+            messages=list(messages),
+            bos_token=bos_token,
+            eos_token=eos_token,
+            add_generation_prompt=add_generation_prompt,
+        )
+    except (TemplateError, TypeError, ValueError, AttributeError, LookupError) as problem:
+        raise ModelRejected(
+            f"The model's chat template cannot be used: {problem}.",
+            "Use a model whose template takes user and assistant turns.",
+        ) from problem

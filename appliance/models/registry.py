@@ -1,0 +1,108 @@
+"""What this site has: bases, adapters and GGUF files, each with where it came from."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from appliance.core.db import reading, transaction
+from appliance.core.errors import ConfigWrong, NotFound
+from appliance.core.events import now
+from appliance.core.home import Home
+from appliance.security import audit
+
+KINDS = ("base", "adapter", "gguf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One registry entry. `path` is a folder (base, adapter) or a file (gguf)."""
+
+    name: str
+    kind: str
+    path: Path
+    sha256: str
+    size: int
+    job: str = ""
+    parent: str | None = None
+    dataset: str | None = None
+    created: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def add(home: Home, model: Model, *, who: str) -> Model:
+    """Enter `model`, with its audit line; entering the same thing again changes nothing.
+
+    Raises:
+        ConfigWrong: the name is taken by something else.
+    """
+    with transaction(home) as link:
+        old = link.execute("SELECT * FROM models WHERE name = ?", (model.name,)).fetchone()
+        if old is not None:
+            if old["sha256"] == model.sha256 and old["kind"] == model.kind:
+                return _model(old)
+            raise ConfigWrong(f"There is already a model named {model.name}.", "Choose another --name.")
+        created = model.created or now()
+        link.execute(
+            "INSERT INTO models (name, kind, created, job, parent, dataset, path, sha256, size, facts)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                model.name,
+                model.kind,
+                created,
+                model.job,
+                model.parent,
+                model.dataset,
+                str(model.path),
+                model.sha256,
+                model.size,
+                json.dumps(model.facts),
+            ),
+        )
+        audit.record(link, who=who, what="model.add", target=model.name, kind=model.kind, sha256=model.sha256)
+    return get(home, model.name)
+
+
+def get(home: Home, name: str) -> Model:
+    """The entry called `name`.
+
+    Raises:
+        NotFound: there is none.
+    """
+    with reading(home) as link:
+        row = link.execute("SELECT * FROM models WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        raise NotFound(f"There is no model named {name}.", "See `cloister model list`.")
+    return _model(row)
+
+
+def models(home: Home) -> list[Model]:
+    """All entries, oldest first."""
+    with reading(home) as link:
+        return [_model(row) for row in link.execute("SELECT * FROM models ORDER BY created, name")]
+
+
+def lineage(home: Home, name: str) -> list[Model]:
+    """The entry and its ancestors, itself first."""
+    chain = [get(home, name)]
+    while chain[-1].parent is not None:
+        chain.append(get(home, chain[-1].parent))
+    return chain
+
+
+def _model(row: sqlite3.Row) -> Model:
+    return Model(
+        name=row["name"],
+        kind=row["kind"],
+        path=Path(row["path"]),
+        sha256=row["sha256"],
+        size=row["size"],
+        job=row["job"],
+        parent=row["parent"],
+        dataset=row["dataset"],
+        created=row["created"],
+        facts=json.loads(row["facts"]),
+    )
