@@ -1,0 +1,127 @@
+"""Checks a base before anything opens it, then loads base and adapter for torch.
+
+Only safetensors and JSON cross this border: a folder with pickled weights or code of its own is
+refused, because opening either can run whatever its maker wrote.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from appliance.core.errors import ModelRejected
+from appliance.models.safetensors import read_headers
+
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz")
+_NEEDED = ("config.json", "tokenizer.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a model folder.
+
+    Raises:
+        ModelRejected: it is missing or not an object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as problem:
+        raise ModelRejected(
+            f"{path.name} is missing from {path.parent}.", "Copy the whole model folder."
+        ) from problem
+    except ValueError as problem:
+        raise ModelRejected(f"{path.name} is not JSON.", "Copy it again from its source.") from problem
+    if not isinstance(value, dict):
+        raise ModelRejected(f"{path.name} is not a JSON object.", "Copy it again from its source.")
+    return value
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Check that `folder` is a whole, plain model: config, tokenizer, chat template, safetensors.
+
+    Raises:
+        ModelRejected: pickles, code, missing or damaged files, an already quantised checkpoint.
+    """
+    if not folder.is_dir():
+        raise ModelRejected(f"{folder} is not a folder.", "Point to a model folder, or to a .gguf file.")
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in _PICKLES)
+    if pickles:
+        raise ModelRejected(
+            f"{folder} holds pickled weights ({', '.join(pickles[:3])}), which can run code when opened.",
+            "Use the safetensors version of this model, without those files.",
+        )
+    code = sorted(file.name for file in folder.glob("*.py"))
+    config = read_json(folder / "config.json")
+    if code or "auto_map" in config:
+        raise ModelRejected(
+            f"{folder} brings code of its own.", "Use a model that transformers supports as it is."
+        )
+    if "quantization_config" in config:
+        raise ModelRejected(
+            f"{folder} is already quantised.",
+            "Use the full-precision version; Cloister quantises after tuning.",
+        )
+    for name in _NEEDED:
+        read_json(folder / name)
+    chat_template(folder)
+    read_headers(folder)
+
+
+def chat_template(folder: Path) -> str:
+    """The model's chat template, from chat_template.jinja or tokenizer_config.json.
+
+    Raises:
+        ModelRejected: it has none.
+    """
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    config = folder / "tokenizer_config.json"
+    template = read_json(config).get("chat_template") if config.is_file() else None
+    if not isinstance(template, str):
+        raise ModelRejected(
+            f"{folder} has no chat template.",
+            "Use an instruct model, or add the template its makers give as chat_template.jinja.",
+        )
+    return template
+
+
+def device() -> str:
+    """Where torch computes here: "cuda" or "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The base's tokenizer (transformers), from the folder alone."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def load_torch(base: Path, adapter: Path | None = None) -> tuple[Any, Any]:
+    """Base, with the adapter on top if given, in float32 and evaluation mode, and its tokenizer.
+
+    Raises:
+        ModelRejected: the folder does not pass `check_checkpoint` or transformers refuses it.
+    """
+    check_checkpoint(base)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            base, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise ModelRejected(
+            f"transformers cannot load {base.name}: {reason}", "Check the folder's config.json."
+        ) from problem
+    model = model.to(device())
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter, local_files_only=True)
+    return model.eval(), load_tokenizer(base)

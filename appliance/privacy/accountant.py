@@ -1,0 +1,79 @@
+"""What a history of noisy steps costs: epsilon at a given delta.
+
+Mechanism: Poisson sampling of units with rate q, Gaussian noise of standard deviation
+noise_multiplier x max_grad_norm on the sum of clipped unit gradients. Adjacency: add or remove one
+unit. Histories compose as (noise_multiplier, sample_rate, steps) triples by the PRV accountant of
+Opacus (Gopi, Lee and Wutschitz 2021), never by adding epsilons. The figure given is the
+accountant's upper bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from appliance.core.errors import PrivacyRefused
+
+ACCOUNTANT = "prv (opacus 1.6)"
+_SMALLEST, _LARGEST = 0.3, 200.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """`steps` noisy steps with one setting."""
+
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+
+
+def epsilon(history: Sequence[Steps], delta: float) -> float:
+    """Upper bound of epsilon after `history`, 0 for an empty one."""
+    from opacus.accountants import PRVAccountant
+
+    merged = merge(history)
+    if not merged:
+        return 0.0
+    accountant = PRVAccountant()
+    accountant.history = [(part.noise_multiplier, part.sample_rate, part.steps) for part in merged]
+    return float(accountant.get_epsilon(delta=delta))
+
+
+def merge(history: Sequence[Steps]) -> list[Steps]:
+    """The same history with equal settings joined: composition does not depend on order."""
+    totals: dict[tuple[float, float], int] = {}
+    for part in history:
+        key = (part.noise_multiplier, part.sample_rate)
+        totals[key] = totals.get(key, 0) + part.steps
+    return [
+        Steps(noise_multiplier=noise, sample_rate=rate, steps=count)
+        for (noise, rate), count in totals.items()
+        if count
+    ]
+
+
+def noise_for(
+    target: float, *, delta: float, sample_rate: float, steps: int, spent: Sequence[Steps] = ()
+) -> float:
+    """The smallest noise multiplier (to 0.1 %) with which `spent` and this run stay within `target`.
+
+    Raises:
+        PrivacyRefused: no noise multiplier up to 200 does.
+    """
+
+    def cost(noise: float) -> float:
+        run = Steps(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
+        return epsilon([*spent, run], delta)
+
+    low, high = _SMALLEST, 1.0
+    while cost(high) > target:
+        low, high = high, high * 2
+        if high > _LARGEST:
+            raise PrivacyRefused(
+                f"Epsilon {target:g} cannot be met: what was spent before already uses it up.",
+                "Raise --epsilon within the budget, or use a dataset that has budget left.",
+            )
+    while high / low > 1.001:
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if cost(middle) > target else (low, middle)
+    return high
