@@ -1,0 +1,200 @@
+"""Starts, lists, stops and resumes jobs: child processes in a session of their own.
+
+A job's state is not stored. It follows from the last event in its file and from whether its process
+is alive, so that it is right after kill -9, a power cut or a copied home.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from appliance.core.db import reading, transaction
+from appliance.core.errors import ConfigWrong, NotFound
+from appliance.core.events import ENDS, Event, append_event, now, read_events
+from appliance.core.files import write_json
+from appliance.core.home import Home
+from appliance.core.offline import ENVIRONMENT
+from appliance.security import audit
+
+_children: list[subprocess.Popen[bytes]] = []  # kept so that ended ones can be reaped
+STATES = ("waiting", "running", "done", "failed", "stopped", "died")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobView:
+    """A job as lists show it. `state` is one of STATES; "died" means: ended without a word."""
+
+    id: str
+    kind: str
+    title: str
+    who: str
+    created: str
+    state: str
+    folder: Path
+    events: tuple[Event, ...]
+
+    @property
+    def last(self) -> Event:
+        """The newest progress event, or an empty one."""
+        return next((event for event in reversed(self.events) if event["event"] == "progress"), {})
+
+    @property
+    def end(self) -> Event:
+        """The event that ended the job, or an empty one."""
+        return next((event for event in reversed(self.events) if event["event"] in ENDS), {})
+
+
+def start(home: Home, kind: str, spec: dict[str, Any], *, title: str, who: str) -> str:
+    """Start a job of `kind` and return its id. It goes on when this process ends."""
+    with transaction(home) as link:
+        count = link.execute("SELECT COALESCE(MAX(CAST(id AS INTEGER)), 0) FROM jobs").fetchone()[0]
+        job_id = f"{count + 1:04d}"
+        link.execute(
+            "INSERT INTO jobs (id, kind, title, who, created) VALUES (?, ?, ?, ?, ?)",
+            (job_id, kind, title, who, now()),
+        )
+        audit.record(link, who=who, what="job.start", target=job_id, kind=kind, title=title)
+    folder = home.jobs / job_id
+    folder.mkdir(mode=0o700, exist_ok=True)
+    write_json(folder / "spec.json", {"kind": kind, "who": who, "spec": spec})
+    _spawn(home, job_id)
+    return job_id
+
+
+def resume(home: Home, job_id: str, *, who: str) -> None:
+    """Run a stopped, failed or dead job again in its folder; it goes on from its last checkpoint.
+
+    Raises:
+        NotFound: no such job. ConfigWrong: it is running or already done.
+    """
+    job = view(home, job_id)
+    if job.state in ("running", "done"):
+        raise ConfigWrong(f"Job {job_id} is {job.state}.", "Only a job that ended early can be resumed.")
+    with transaction(home) as link:
+        audit.record(link, who=who, what="job.resume", target=job_id)
+    _spawn(home, job_id)
+
+
+def stop(home: Home, job_id: str, *, who: str, patience: float = 20.0) -> JobView:
+    """Ask a job to stop, then kill it after `patience` seconds; what it finished is kept.
+
+    Raises:
+        NotFound: no such job. ConfigWrong: it is not running.
+    """
+    job = view(home, job_id)
+    process = _process(home, job_id)
+    if process is None:
+        raise ConfigWrong(f"Job {job_id} is not running (it is {job.state}).", "See `cloister job list`.")
+    with transaction(home) as link:
+        audit.record(link, who=who, what="job.stop", target=job_id)
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(patience)
+    except psutil.TimeoutExpired:
+        for child in [*process.children(recursive=True), process]:
+            child.kill()
+        process.wait(5)
+        append_event(job.folder / "events.jsonl", "stopped", reason="killed")
+    return view(home, job_id)
+
+
+def view(home: Home, job_id: str) -> JobView:
+    """One job; `job_id` may leave out leading zeros.
+
+    Raises:
+        NotFound: there is none.
+    """
+    with reading(home) as link:
+        row = link.execute("SELECT * FROM jobs WHERE id = ?", (job_id.zfill(4),)).fetchone()
+    if row is None:
+        raise NotFound(f"There is no job {job_id}.", "See `cloister job list`.")
+    return _view(home, row)
+
+
+def jobs(home: Home, limit: int = 200) -> list[JobView]:
+    """The newest jobs, newest first."""
+    with reading(home) as link:
+        rows = link.execute("SELECT * FROM jobs ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
+    return [_view(home, row) for row in rows]
+
+
+def wait(home: Home, job_id: str, timeout: float = 3600.0) -> JobView:
+    """Wait until a job has ended, at most `timeout` seconds."""
+    limit = time.monotonic() + timeout
+    while (job := view(home, job_id)).state in ("running", "waiting") and time.monotonic() < limit:
+        time.sleep(0.1)
+    return job
+
+
+def _view(home: Home, row: sqlite3.Row) -> JobView:
+    folder = home.jobs / row["id"]
+    # Liveness is read before the events: the other order could miss an end written in between.
+    alive = _alive(row["pid"], row["pid_started"])
+    events, _ = read_events(folder / "events.jsonl")
+    return JobView(
+        id=row["id"],
+        kind=row["kind"],
+        title=row["title"],
+        who=row["who"],
+        created=row["created"],
+        state=_state(events, alive=alive, spawned=row["pid"] is not None),
+        folder=folder,
+        events=tuple(events),
+    )
+
+
+def _state(events: list[Event], *, alive: bool, spawned: bool) -> str:
+    marks = [event["event"] for event in events if event["event"] in ("started", *ENDS)]
+    if marks and marks[-1] in ENDS and not (alive and marks[-1] != "done"):
+        return str(marks[-1])
+    if alive:
+        return "running" if marks else "waiting"
+    return "died" if spawned else "waiting"
+
+
+def _spawn(home: Home, job_id: str) -> None:
+    folder = home.jobs / job_id
+    environment = {**os.environ, **ENVIRONMENT, "CLOISTER_HOME": str(home.path)}
+    with (folder / "log.txt").open("ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "appliance.ops.worker", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+        )
+    _children[:] = [old for old in _children if old.poll() is None] + [child]
+    with transaction(home) as link:
+        link.execute(
+            "UPDATE jobs SET pid = ?, pid_started = ? WHERE id = ?",
+            (child.pid, psutil.Process(child.pid).create_time(), job_id),
+        )
+
+
+def _process(home: Home, job_id: str) -> psutil.Process | None:
+    with reading(home) as link:
+        row = link.execute("SELECT pid, pid_started FROM jobs WHERE id = ?", (job_id.zfill(4),)).fetchone()
+    return psutil.Process(row["pid"]) if _alive(row["pid"], row["pid_started"]) else None
+
+
+def _alive(pid: int | None, started: float | None) -> bool:
+    """A process id alone may have been given to somebody else since."""
+    if pid is None or started is None:
+        return False
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,79 @@
+"""The process a job runs in: `python -m appliance.ops.worker JOBFOLDER`.
+
+Reads spec.json, finds the job's code by entry point, writes "started", then exactly one of "done",
+"failed", "stopped". SIGTERM asks it to stop at the next safe place.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import json
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from appliance.core.errors import ApplianceError, ConfigWrong, JobFailed, NoRoom, Stopped
+from appliance.core.files import write_json
+from appliance.core.home import open_home
+from appliance.core.job import Job
+from appliance.core.offline import stay_offline
+
+
+def main(folder: Path) -> int:
+    """Run the job in `folder` to its end and return the exit code."""
+    stay_offline()
+    order = json.loads((folder / "spec.json").read_bytes())
+    job = Job(id=folder.name, kind=order["kind"], folder=folder, home=open_home(), who=order["who"])
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    job.emit("started", kind=job.kind)
+    try:
+        result = _code(job.kind)(order["spec"], job)
+    except (Stopped, KeyboardInterrupt):
+        job.emit("stopped", reason="asked")
+        return Stopped.exit_code
+    except Exception as problem:
+        failure = _explained(problem)
+        traceback.print_exc()
+        job.emit(
+            "failed", code=failure.code, message=failure.message, hint=failure.hint, exit=failure.exit_code
+        )
+        return failure.exit_code
+    write_json(folder / "result.json", result)
+    job.emit("done", result=result)
+    return 0
+
+
+def _code(kind: str) -> Any:
+    for entry in importlib.metadata.entry_points(group="cloister.jobs", name=kind):
+        return entry.load()
+    raise ConfigWrong(f"There is no kind of job called {kind}.", "Install the package again.")
+
+
+def _explained(problem: Exception) -> ApplianceError:
+    """What to tell people: errors of our own as they are, the usual machine troubles by name."""
+    if isinstance(problem, ApplianceError):
+        return problem
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoRoom("The disk is full.", "Free some space, then run `cloister job resume`.")
+    if isinstance(problem, MemoryError) or "out of memory" in str(problem).lower():
+        return NoRoom("There is not enough memory.", "Close other programs, or use a smaller base or batch.")
+    if isinstance(problem, ModuleNotFoundError):
+        return ConfigWrong(
+            f"This installation lacks {problem.name}.",
+            "Install the site profile: pip install 'cloister[site]'.",
+        )
+    return JobFailed(
+        f"The job stopped on {type(problem).__name__}.", "The log says more: `cloister job tail ID --log`."
+    )
+
+
+def _stop(signum: int, frame: object) -> None:
+    raise Stopped("The job was asked to stop.")
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

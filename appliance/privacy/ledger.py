@@ -1,0 +1,209 @@
+"""The privacy budget of each dataset, and what was charged to it.
+
+The ledger stores histories (noise_multiplier, sample_rate, steps), never epsilons: epsilon follows
+from the whole history by the accountant. A charge is durable before the steps it pays for are
+taken, so a crash can only over-count. The budget belongs to the dataset's name: all its versions,
+runs and searches draw on it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import floor, log10
+from typing import Any
+
+from appliance.core.db import reading, transaction
+from appliance.core.errors import BudgetSpent, PrivacyRefused
+from appliance.core.events import now
+from appliance.core.home import Home
+from appliance.privacy.accountant import Steps, epsilon, merge
+from appliance.security import audit
+
+EPSILON_LIMIT = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The limit of one dataset and the history charged so far. `delta` is fixed at the first charge."""
+
+    dataset: str
+    unit: str
+    epsilon_limit: float
+    delta: float
+    history: tuple[Steps, ...] = ()
+
+    def spent(self) -> float:
+        """Epsilon of the whole history at `delta`."""
+        return epsilon(self.history, self.delta)
+
+
+def delta_for(units: int) -> float:
+    """1 / (10 x units), rounded down to two digits: a tenth of the share one unit has of the data."""
+    exact = 0.1 / units
+    scale = 10.0 ** (floor(log10(exact)) - 1)
+    return floor(exact / scale) * scale
+
+
+def open_budget(home: Home, dataset: str, *, unit: str, units: int, delta: float | None, who: str) -> Budget:
+    """The dataset's budget, made with the default limit if it has none.
+
+    Raises:
+        PrivacyRefused: delta is not below 1 / units, or differs from the one the budget has.
+    """
+    chosen = delta if delta is not None else delta_for(units)
+    if not 0 < chosen < 1 / units:
+        raise PrivacyRefused(
+            f"Delta {chosen:g} is not below 1/{units}: one {unit} could be published whole.",
+            f"Use --delta {delta_for(units):.2g}.",
+        )
+    with transaction(home) as link:
+        old = _budget(link, dataset)
+        if old is None:
+            link.execute(
+                "INSERT INTO budgets (dataset, unit, epsilon_limit, delta) VALUES (?, ?, ?, ?)",
+                (dataset, unit, EPSILON_LIMIT, chosen),
+            )
+            audit.record(
+                link,
+                who=who,
+                what="budget.open",
+                target=dataset,
+                unit=unit,
+                epsilon_limit=str(EPSILON_LIMIT),
+                delta=f"{chosen:.3g}",
+            )
+            return Budget(dataset=dataset, unit=unit, epsilon_limit=EPSILON_LIMIT, delta=chosen)
+    if old.unit != unit or (delta is not None and abs(delta / old.delta - 1) > 1e-9):
+        raise PrivacyRefused(
+            f"The budget of {dataset} protects one {old.unit} at delta {old.delta:g}.",
+            "Leave out --delta, or import the data under a name of its own.",
+        )
+    if old.delta >= 1 / units:
+        raise PrivacyRefused(
+            f"The budget's delta {old.delta:g} is not below 1/{units}.",
+            "Import the larger data under a name of its own.",
+        )
+    return old
+
+
+def budget(home: Home, dataset: str) -> Budget | None:
+    """The dataset's budget, or None before its first private run."""
+    with reading(home) as link:
+        return _budget(link, dataset)
+
+
+def budgets(home: Home) -> list[Budget]:
+    """All budgets, by dataset name."""
+    with reading(home) as link:
+        names = [row[0] for row in link.execute("SELECT dataset FROM budgets ORDER BY dataset")]
+        return [found for name in names if (found := _budget(link, name)) is not None]
+
+
+def events(home: Home, dataset: str) -> list[dict[str, Any]]:
+    """What each job was charged, oldest first: settings, total steps, first and last time."""
+    with reading(home) as link:
+        rows = link.execute(
+            "SELECT job, noise_multiplier, sample_rate, SUM(steps) AS steps, MIN(created) AS first,"
+            " MAX(created) AS last FROM ledger WHERE dataset = ?"
+            " GROUP BY job, noise_multiplier, sample_rate ORDER BY MIN(seq)",
+            (dataset,),
+        ).fetchall()
+    return [dict(row) for row in rows]
+
+
+class Purse:
+    """One run's way to the ledger: `charge` before each block of steps.
+
+    What the budget still allows is worked out once and again whenever another run has charged, so
+    that a charge costs one database commit.
+    """
+
+    def __init__(self, home: Home, dataset: str, *, job: str, run: Steps, limit: float) -> None:
+        self._home, self._dataset, self._job, self._run, self._limit = home, dataset, job, run, limit
+        self._seen = -1
+        self._left = 0
+
+    def charge(self, steps: int, **facts: Any) -> None:
+        """Write `steps` into the ledger, durably, or change nothing.
+
+        Raises:
+            BudgetSpent: the dataset's history with these steps would exceed the limit.
+        """
+        with transaction(self._home) as link:
+            head = link.execute(
+                "SELECT COALESCE(MAX(seq), 0) FROM ledger WHERE dataset = ?", (self._dataset,)
+            )
+            if (newest := head.fetchone()[0]) != self._seen:
+                self._left = self._allowed(link)
+            if steps > self._left:
+                raise BudgetSpent(
+                    f"The privacy budget of {self._dataset} does not allow {steps} more steps.",
+                    "See `cloister budget show`; what was trained so far is kept.",
+                )
+            cursor = link.execute(
+                "INSERT INTO ledger (dataset, job, created, noise_multiplier, sample_rate, steps, facts)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    self._dataset,
+                    self._job,
+                    now(),
+                    self._run.noise_multiplier,
+                    self._run.sample_rate,
+                    steps,
+                    json.dumps(facts),
+                ),
+            )
+            newest = cursor.lastrowid
+        self._left -= steps
+        self._seen = newest
+
+    def _allowed(self, link: sqlite3.Connection) -> int:
+        """How many steps of this run still fit, up to its own length."""
+        found = _budget(link, self._dataset)
+        if found is None:
+            return 0
+        limit = min(self._limit, found.epsilon_limit)
+
+        def fits(count: int) -> bool:
+            part = Steps(
+                noise_multiplier=self._run.noise_multiplier, sample_rate=self._run.sample_rate, steps=count
+            )
+            return epsilon([*found.history, part], found.delta) <= limit
+
+        return largest(fits, self._run.steps)
+
+
+def largest(fits: Callable[[int], bool], most: int) -> int:
+    """The largest count up to `most` that fits, 0 if none; `fits` is true up to some count only."""
+    if fits(most):
+        return most
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _budget(link: sqlite3.Connection, dataset: str) -> Budget | None:
+    row = link.execute("SELECT * FROM budgets WHERE dataset = ?", (dataset,)).fetchone()
+    if row is None:
+        return None
+    charges = link.execute(
+        "SELECT noise_multiplier, sample_rate, SUM(steps) AS steps FROM ledger WHERE dataset = ?"
+        " GROUP BY noise_multiplier, sample_rate ORDER BY MIN(seq)",
+        (dataset,),
+    )
+    history = [
+        Steps(noise_multiplier=part["noise_multiplier"], sample_rate=part["sample_rate"], steps=part["steps"])
+        for part in charges
+    ]
+    return Budget(
+        dataset=dataset,
+        unit=row["unit"],
+        epsilon_limit=row["epsilon_limit"],
+        delta=row["delta"],
+        history=tuple(merge(history)),
+    )
