@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -19,6 +20,7 @@ def _raise(message: str) -> None:
 
 _sandbox.globals["raise_exception"] = _raise
 _sandbox.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
+_compiled = lru_cache(maxsize=16)(_sandbox.from_string)
 
 
 def render(
@@ -35,7 +37,7 @@ def render(
         ModelRejected: the template fails, reaches outside its sandbox, or refuses the messages.
     """
     try:
-        return _sandbox.from_string(template).render(
+        return _compiled(template).render(
             messages=list(messages),
             bos_token=bos_token,
             eos_token=eos_token,
