@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from math import exp, log
 
 from appliance.core.errors import PrivacyRefused
 
@@ -61,19 +63,30 @@ def noise_for(
         PrivacyRefused: no noise multiplier up to 200 does.
     """
 
+    from scipy.optimize import brentq
+
     def cost(noise: float) -> float:
         run = Steps(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
         return epsilon([*spent, run], delta)
 
-    low, high = _SMALLEST, 1.0
-    while cost(high) > target:
-        low, high = high, high * 2
-        if high > _LARGEST:
+    @cache
+    def gap(log_noise: float) -> float:
+        return log(cost(exp(log_noise)) / target)
+
+    high = 0.0
+    while gap(high) > 0:
+        high += log(2)
+        if high > log(_LARGEST):
             raise PrivacyRefused(
                 f"Epsilon {target:g} cannot be met: what was spent before already uses it up.",
                 "Raise --epsilon within the budget, or use a dataset that has budget left.",
             )
-    while high / low > 1.001:
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if cost(middle) > target else (low, middle)
-    return high
+    low = high - log(2)
+    while gap(low) <= 0:
+        low -= log(2)
+        if low < log(_SMALLEST):
+            return _SMALLEST
+    root = float(brentq(gap, low, low + log(2), xtol=5e-4))
+    while gap(root) > 0:
+        root += 5e-4
+    return exp(root)

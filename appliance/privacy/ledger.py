@@ -156,7 +156,7 @@ class Purse:
                     json.dumps(facts),
                 ),
             )
-            newest = cursor.lastrowid
+            newest = cursor.lastrowid or 0
         self._left -= steps
         self._seen = newest
 

@@ -48,4 +48,4 @@ def discrete_gaussian(count: int, sigma: float, stream: Keystream) -> NDArray[np
 
 def gaussian(count: int, sigma: float) -> NDArray[np.float64]:
     """`count` Gaussian numbers of standard deviation `sigma`, on the lattice sigma / 2**20."""
-    return discrete_gaussian(count, float(LATTICE), Keystream()) * (sigma / LATTICE)
+    return discrete_gaussian(count, float(LATTICE), Keystream()).astype(np.float64) * (sigma / LATTICE)

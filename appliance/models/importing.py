@@ -1,0 +1,109 @@
+"""Brings a base model into the site: checked, copied, then entered. Never used where it lay."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from appliance.core.errors import ConfigWrong, NotFound
+from appliance.core.files import need_room, replacing, replacing_folder, sha256_file, sha256_folder
+from appliance.core.home import Home
+from appliance.models import registry
+from appliance.models.load import check_checkpoint, read_json
+from appliance.models.registry import Model
+
+DEMO_BASE = Path(__file__).parent / "base"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_WANTED = ("*.safetensors", "*.json", "*.jinja", "*.md", "LICENSE*", "NOTICE*", "tokenizer.model")
+
+
+def check_model_name(name: str) -> str:
+    """`name` itself, when it can name a model.
+
+    Raises:
+        ConfigWrong: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigWrong(
+            "A model's name has 1 to 64 letters, digits, '-', '_' or '.', and begins with a letter or digit.",
+            "Choose another --name.",
+        )
+    return name
+
+
+def import_base(home: Home, source: Path, name: str, *, who: str) -> Model:
+    """Check the model folder `source`, copy what a base needs, and enter it as `name`.
+
+    Importing the same folder under the same name again returns the entry there is.
+
+    Raises:
+        NotFound: no such folder. ModelRejected: not a whole, plain checkpoint. ConfigWrong: bad or taken
+        name. NoRoom: too little disk.
+    """
+    check_model_name(name)
+    if not source.exists():
+        raise NotFound(f"There is nothing at {source}.", "Point to a model folder, or to a .gguf file.")
+    check_checkpoint(source)
+    files = sorted({file for pattern in _WANTED for file in source.glob(pattern) if file.is_file()})
+    need_room(home.models, sum(file.stat().st_size for file in files))
+    _refuse_taken(home, name, "base")
+    folder = home.models / name
+    with replacing_folder(folder) as draft:
+        for file in files:
+            shutil.copyfile(file, draft / file.name)
+        check_checkpoint(draft)
+    config = read_json(folder / "config.json")
+    return registry.add(
+        home,
+        Model(
+            name=name,
+            kind="base",
+            path=folder,
+            sha256=sha256_folder(folder),
+            size=sum(file.stat().st_size for file in folder.iterdir()),
+            facts={"architecture": config.get("architectures"), "demo": source == DEMO_BASE},
+        ),
+        who=who,
+    )
+
+
+def import_gguf(
+    home: Home, source: Path, name: str, *, check: Callable[[Path], dict[str, Any]], who: str
+) -> Model:
+    """Copy the GGUF file `source`, run `check` on the copy, and enter it as `name`.
+
+    Raises:
+        NotFound, ModelRejected, ConfigWrong, NoRoom: as `import_base`.
+    """
+    check_model_name(name)
+    if not source.is_file():
+        raise NotFound(f"There is no file {source}.", "Point to a .gguf file.")
+    need_room(home.models, source.stat().st_size)
+    _refuse_taken(home, name, "gguf")
+    (home.models / name).mkdir(mode=0o700, exist_ok=True)
+    path = home.models / name / f"{name}.gguf"
+    with replacing(path) as draft:
+        shutil.copyfile(source, draft)
+        facts = check(draft)
+    return registry.add(
+        home,
+        Model(
+            name=name,
+            kind="gguf",
+            path=path,
+            sha256=sha256_file(path),
+            size=path.stat().st_size,
+            facts={"imported": True, **facts},
+        ),
+        who=who,
+    )
+
+
+def _refuse_taken(home: Home, name: str, kind: str) -> None:
+    """A name in use by another kind, or made by a job, must not have its files replaced."""
+    for model in registry.models(home):
+        if model.name == name and (model.kind != kind or model.job):
+            raise ConfigWrong(f"There is already a model named {name}.", "Choose another --name.")

@@ -1,0 +1,122 @@
+"""The plan of a run, worked out and shown before it starts: sizes, noise, cost, who is protected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from appliance.core.errors import PrivacyRefused
+from appliance.privacy.accountant import ACCOUNTANT, Steps, epsilon, noise_for
+from appliance.privacy.ledger import Budget
+from appliance.train.settings import Settings
+
+PRIVATE_STEPS = 50
+_FEWEST_UNITS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Fixed at the start, kept for resume. Private fields are None for a run without privacy.
+
+    `units` is the declared number of units: a public constant from here on. `expected_units` is
+    sample_rate x units, the divisor of every update, whatever was really sampled.
+    """
+
+    steps: int
+    learning_rate: float
+    units: int
+    records: int
+    unit: str | None = None
+    sample_rate: float | None = None
+    expected_units: float | None = None
+    noise_multiplier: float | None = None
+    epsilon_before: float | None = None
+    epsilon_after: float | None = None
+    delta: float | None = None
+    accountant: str | None = None
+
+    @property
+    def noise_on_mean(self) -> float | None:
+        """Standard deviation of the noise on the mean clipped gradient, in units of max_grad_norm."""
+        if self.noise_multiplier is None or self.expected_units is None:
+            return None
+        return self.noise_multiplier / self.expected_units
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def plan_private(settings: Settings, *, units: int, records: int, unit: str, budget: Budget) -> Plan:
+    """Choose the noise so that the dataset's whole history stays within the epsilon asked.
+
+    Raises:
+        PrivacyRefused: too few units, or the budget cannot pay for any run.
+    """
+    if units < _FEWEST_UNITS:
+        raise PrivacyRefused(
+            f"{units} {unit}s are too few to train under differential privacy (at least {_FEWEST_UNITS}).",
+            "Collect more records, or join federated rounds with other sites.",
+        )
+    target = min(settings.epsilon, budget.epsilon_limit)
+    before = budget.spent()
+    if before >= target:
+        raise PrivacyRefused(
+            f"{budget.dataset} has spent epsilon {before:.2f}; {target:g} in all was asked for.",
+            f"Ask for more with --epsilon (the dataset's limit is {budget.epsilon_limit:g}).",
+        )
+    steps = settings.steps or PRIVATE_STEPS
+    noise = noise_for(
+        target, delta=budget.delta, sample_rate=settings.sample_rate, steps=steps, spent=budget.history
+    )
+    run = Steps(noise_multiplier=noise, sample_rate=settings.sample_rate, steps=steps)
+    return Plan(
+        steps=steps,
+        learning_rate=settings.learning_rate or 2e-2,
+        units=units,
+        records=records,
+        unit=unit,
+        sample_rate=settings.sample_rate,
+        expected_units=settings.sample_rate * units,
+        noise_multiplier=noise,
+        epsilon_before=before,
+        epsilon_after=epsilon([*budget.history, run], budget.delta),
+        delta=budget.delta,
+        accountant=ACCOUNTANT,
+    )
+
+
+def plan_open(settings: Settings, *, units: int, records: int) -> Plan:
+    """A run without privacy: `epochs` passes in batches of `batch` records."""
+    steps = settings.steps or max(1, round(settings.epochs * records / settings.batch))
+    return Plan(steps=steps, learning_rate=settings.learning_rate or 5e-3, units=units, records=records)
+
+
+def statement(plan: Plan, settings: Settings) -> dict[str, Any]:
+    """The exact privacy claim of a finished run, for cards and reports."""
+    return {
+        "unit": plan.unit,
+        "adjacency": f"add or remove one {plan.unit} with all of its records",
+        "sampling": f"Poisson over {plan.unit}s, rate {plan.sample_rate:g}",
+        "mechanism": "discrete Gaussian on the sum of clipped unit gradients, noise from a CSPRNG",
+        "noise_multiplier": plan.noise_multiplier,
+        "max_grad_norm": settings.max_grad_norm,
+        "sample_rate": plan.sample_rate,
+        "delta": plan.delta,
+        "accountant": plan.accountant,
+        "declared_units": plan.units,
+        "not_protected": [
+            "validation and test records, which are used to measure and not to train",
+            "the number of records, units and labels, which are stated openly",
+            "what the operator sees while it trains: losses and share of clipped units",
+        ],
+    }
+
+
+def learning_rates(steps: int, peak: float) -> Sequence[float]:
+    """Five warm-up steps, then linear decay to a tenth of `peak`."""
+    warm = min(5, steps)
+    rates = [peak * (step + 1) / warm for step in range(warm)]
+    rest = max(1, steps - warm)
+    return rates + [peak * (1 - 0.9 * (step + 1) / rest) for step in range(steps - warm)]

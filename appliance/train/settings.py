@@ -1,0 +1,77 @@
+"""What an operator may set for a training run, and what the defaults are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from appliance.core.errors import ConfigWrong
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A LoRA run. Units are patients (or whatever the dataset protects).
+
+    The private defaults come from runs on public data: a big expected batch and few steps, few
+    parameters, all layers, the sum of both losses. They are fixed in advance, so choosing them
+    spends no budget.
+    """
+
+    private: bool = True
+    epsilon: float = 8.0
+    delta: float | None = None
+    rank: int = 4
+    alpha: int = 8
+    targets: tuple[str, ...] = ("v_proj", "o_proj", "down_proj")
+    steps: int = 0
+    sample_rate: float = 0.5
+    batch: int = 64
+    epochs: float = 3.0
+    learning_rate: float = 0.0
+    max_grad_norm: float = 1.0
+    records_per_unit: int = 1
+    max_tokens: int = 512
+    micro_tokens: int = 4096
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        wrong = [
+            ("epsilon", self.epsilon > 0),
+            ("delta", self.delta is None or 0 < self.delta < 1),
+            ("rank", self.rank >= 1),
+            ("alpha", self.alpha >= 1),
+            ("targets", bool(self.targets)),
+            ("steps", self.steps >= 0),
+            ("sample_rate", 0 < self.sample_rate <= 1),
+            ("batch", self.batch >= 1),
+            ("epochs", self.epochs > 0),
+            ("learning_rate", self.learning_rate >= 0),
+            ("max_grad_norm", self.max_grad_norm > 0),
+            ("records_per_unit", self.records_per_unit >= 1),
+            ("max_tokens", self.max_tokens >= 16),
+            ("micro_tokens", self.micro_tokens >= 16),
+        ]
+        bad = [name for name, right in wrong if not right]
+        if bad:
+            raise ConfigWrong(
+                f"These settings are out of range: {', '.join(bad)}.", "See `cloister train --help`."
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"targets": list(self.targets)}
+
+
+def settings_from(values: dict[str, Any]) -> Settings:
+    """Settings from a JSON object; what is missing takes its default.
+
+    Raises:
+        ConfigWrong: unknown names or values out of range.
+    """
+    known = {field.name for field in fields(Settings)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigWrong(f"Unknown training settings: {', '.join(unknown)}.", "See `cloister train --help`.")
+    if "targets" in values:
+        values = values | {"targets": tuple(values["targets"])}
+    return Settings(**values)
