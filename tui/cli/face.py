@@ -1,0 +1,153 @@
+"""What every command shares: --json, --home, two-line errors, tables, and following a job."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from appliance.core.errors import ApplianceError
+
+if TYPE_CHECKING:
+    from appliance.ops.jobs import JobView
+    from tui.session import Session
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+HomeDir = Annotated[
+    Path | None, typer.Option("--home", help="The site's folder.", envvar="CLOISTER_HOME", show_envvar=True)
+]
+
+
+class Face:
+    """How one command talks: people on stdout, or one JSON object there and people on stderr."""
+
+    def __init__(self, home: Path | None, as_json: bool) -> None:
+        self.home = home
+        self.as_json = as_json
+
+    @functools.cached_property
+    def session(self) -> Session:
+        """The door to the product."""
+        from tui.session import Session
+
+        return Session(self.home)
+
+    def say(self, text: str = "") -> None:
+        """One line for people."""
+        stream = sys.stderr if self.as_json else sys.stdout
+        stream.write(text + "\n")
+        stream.flush()
+
+    def result(self, value: Any) -> None:
+        """The command's JSON object, when asked for."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+            sys.stdout.flush()
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
+        """A table for people; `empty` says what to do when there is nothing yet."""
+        if not rows:
+            self.say(empty)
+            return
+        texts = [list(columns), *[[str(cell) for cell in row] for row in rows]]
+        widths = [max(len(row[place]) for row in texts) for place in range(len(columns))]
+        for number, row in enumerate(texts):
+            self.say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+            if number == 0:
+                self.say("  ".join("-" * width for width in widths))
+
+    def follow(self, job_id: str, *, until: str | None = None) -> JobView:
+        """Show a job's progress until it ends, or until an event called `until`.
+
+        Ctrl-C stops the job, unless it is only being watched by `job tail`.
+
+        Raises:
+            ApplianceError: the job failed, was stopped, or died.
+        """
+        from tui.session import failure
+
+        try:
+            job = self.watch(job_id, until=until)
+        except KeyboardInterrupt:
+            self.say("")
+            self.say(f"stopping job {job_id} ...")
+            job = self.session.job(job_id)
+            if job.state in ("running", "waiting"):
+                job = self.session.stop_job(job_id)
+        if job.state in ("failed", "stopped", "died"):
+            raise failure(job)
+        return job
+
+    def watch(self, job_id: str, *, until: str | None = None) -> JobView:
+        """Print events as they come; return the job when it has ended (or at `until`)."""
+        from appliance.core.events import read_events
+        from tui.cli.lines import Lines
+
+        lines = Lines(self.say, live=sys.stderr.isatty() if self.as_json else sys.stdout.isatty())
+        folder = self.session.job(job_id).folder
+        offset = 0
+        while True:
+            job = self.session.job(job_id)
+            events, offset = read_events(folder / "events.jsonl", offset)
+            for event in events:
+                lines.show(event)
+                if event["event"] == until:
+                    lines.close()
+                    return job
+            if job.state not in ("running", "waiting"):
+                lines.close()
+                return job
+            time.sleep(0.1)
+
+
+def command(
+    app: typer.Typer, name: str | None = None, **kwargs: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register `function(face, ...)` as a command that also takes --json and --home."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(*, as_json: bool, home: Path | None, **arguments: Any) -> None:
+            face = Face(home, as_json)
+            try:
+                function(face, **arguments)
+            except ApplianceError as problem:
+                fail(problem, as_json)
+            except KeyboardInterrupt:
+                sys.stderr.write("\nstopped\n")
+                raise typer.Exit(130) from None
+            except BrokenPipeError:
+                raise typer.Exit(0) from None
+
+        signature = inspect.signature(function, eval_str=True)
+        own = [part for part in signature.parameters.values() if part.name != "face"]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        shared = [
+            inspect.Parameter("as_json", keyword, default=False, annotation=Json),
+            inspect.Parameter("home", keyword, default=None, annotation=HomeDir),
+        ]
+        own = [part.replace(kind=keyword) for part in own]
+        run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+        run.__annotations__ = {part.name: part.annotation for part in [*own, *shared]}
+        app.command(name, **kwargs)(run)
+        return function
+
+    return register
+
+
+def fail(problem: ApplianceError, as_json: bool) -> None:
+    """Print the two lines of an error and leave with its family's code."""
+    if as_json:
+        told = {"code": problem.code, "message": problem.message, "hint": problem.hint}
+        sys.stdout.write(json.dumps({"error": told}) + "\n")
+    sys.stderr.write(f"error: {problem.message}\n")
+    if problem.hint:
+        sys.stderr.write(f"try: {problem.hint}\n")
+    raise typer.Exit(problem.exit_code)

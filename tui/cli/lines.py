@@ -1,0 +1,109 @@
+"""A job's events as lines of text: one line per stage, redrawn on a terminal, thinned out elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+_QUIET_SECONDS = 5.0
+_FIGURES = {
+    "loss": "loss {:.3f}",
+    "validation_loss": "val {:.3f}",
+    "epsilon": "eps <= {:.2f}",
+    "clipped": "clipped {:.0%}",
+    "tokens_per_second": "{:,.0f} tok/s",
+    "records": "{:,} records",
+    "requests": "{:,} requests",
+}
+
+
+class Lines:
+    """Prints progress. `live`: redraw the line in place, at most ten times a second."""
+
+    def __init__(self, say: Callable[[str], None], *, live: bool) -> None:
+        self._say, self._live = say, live
+        self._stage = ""
+        self._shown = 0.0
+        self._open = False
+        self._first: float | None = None
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Show one event, or keep quiet when the last line is fresh enough."""
+        kind = event["event"]
+        if kind == "progress":
+            self._progress(event)
+        elif kind == "log":
+            self.close()
+            self._say(f"  {event['text']}")
+        elif kind == "plan":
+            self.close()
+            for line in plan_lines(event):
+                self._say(f"  {line}")
+
+    def close(self) -> None:
+        """End the line that is being redrawn."""
+        if self._open:
+            sys.stderr.write("\n") if self._live else None
+            self._open = False
+
+    def _progress(self, event: dict[str, Any]) -> None:
+        now = time.monotonic()
+        new = event["stage"] != self._stage
+        last = event["done"] >= event["total"]
+        if new:
+            self.close()
+            self._stage, self._first = event["stage"], now
+        pause = 0.1 if self._live else _QUIET_SECONDS
+        if not (new or last or now - self._shown >= pause):
+            return
+        self._shown = now
+        text = progress_line(event, left=self._left(event, now))
+        if self._live:
+            sys.stderr.write("\r\x1b[K" + text[:118])
+            sys.stderr.flush()
+            self._open = True
+        else:
+            self._say(text)
+
+    def _left(self, event: dict[str, Any], now: float) -> float | None:
+        """Seconds left: as the job says, else from the pace so far."""
+        if "left" in event:
+            return float(event["left"])
+        if self._first is None or not event["done"] or event["done"] >= event["total"]:
+            return None
+        return float((now - self._first) / event["done"] * (event["total"] - event["done"]))
+
+
+def progress_line(event: dict[str, Any], *, left: float | None) -> str:
+    """One line: stage, gauge, share, figures, time left."""
+    share = min(1.0, event["done"] / event["total"]) if event["total"] else 1.0
+    filled = round(share * 20)
+    figures = [
+        text.format(event[name])
+        for name, text in _FIGURES.items()
+        if isinstance(event.get(name), int | float)
+    ]
+    if left is not None and share < 1:
+        figures.append(f"left {int(left) // 60:02d}:{int(left) % 60:02d}")
+    gauge = "#" * filled + "." * (20 - filled)
+    return f"  {event['stage']:<12} [{gauge}] {share:>4.0%}  {'  '.join(figures)}".rstrip()
+
+
+def plan_lines(plan: dict[str, Any]) -> list[str]:
+    """What a training run is about to do, in plain words."""
+    synthetic = " (synthetic)" if plan.get("synthetic") else ""
+    lines = [f"{plan['records']:,} training records{synthetic}, {plan['steps']} steps"]
+    if plan.get("noise_multiplier") is None:
+        return [*lines, "No differential privacy: the adapter may repeat what it was trained on."]
+    unit = plan["unit"]
+    return [
+        *lines,
+        f"Protected: each of {plan['units']:,} {unit}s, with all records of that {unit}",
+        f"Budget: epsilon {plan['epsilon_before']:.2f} spent before,"
+        f" {plan['epsilon_after']:.2f} after this run, delta {plan['delta']:.2g}",
+        f"Each step: about {plan['expected_units']:,.0f} {unit}s (Poisson, rate {plan['sample_rate']:g}),"
+        f" noise multiplier {plan['noise_multiplier']:.3f},"
+        f" noise on the mean {plan['noise_on_mean']:.1e} of the clip bound",
+    ]

@@ -1,0 +1,24 @@
+"""The `cloister` command: stay offline before anything is imported, then CLI or TUI."""
+
+from __future__ import annotations
+
+import sys
+
+from appliance.core.offline import stay_offline
+
+
+def main() -> None:
+    """Without arguments on a terminal the TUI, else the CLI."""
+    stay_offline()
+    if len(sys.argv) == 1 and sys.stdin.isatty() and sys.stdout.isatty():
+        from tui.app import run
+
+        run()
+        return
+    from tui.cli import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

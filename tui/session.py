@@ -1,0 +1,271 @@
+"""The one door between the faces and the product: CLI and TUI both go through it.
+
+It knows neither Textual nor typer. Everything here takes and gives plain values; work happens in
+jobs, which outlive whoever started them.
+"""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from appliance.core.db import reading
+from appliance.core.errors import ApplianceError, ConfigWrong, JobFailed, NotFound, Stopped
+from appliance.core.home import Home, open_home
+from appliance.data import store
+from appliance.data.store import Dataset
+from appliance.models import importing, registry
+from appliance.models.registry import Model
+from appliance.ops import jobs
+from appliance.ops.jobs import JobView
+from appliance.security import audit, keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextStep:
+    """The one thing to do next: a sentence, why, and the CLI words for it."""
+
+    text: str
+    why: str
+    command: str
+
+
+class Session:
+    """One person at one site."""
+
+    def __init__(self, home: Path | None = None, who: str | None = None) -> None:
+        self.home: Home = open_home(home)
+        self.who = who or getpass.getuser()
+
+    # --- looking
+
+    def datasets(self) -> list[Dataset]:
+        """Every dataset version."""
+        return store.datasets(self.home)
+
+    def models(self) -> list[Model]:
+        """Every registry entry, oldest first."""
+        return registry.models(self.home)
+
+    def model(self, name: str) -> Model:
+        """One registry entry."""
+        return registry.get(self.home, name)
+
+    def lineage(self, name: str) -> list[Model]:
+        """A model and its ancestors."""
+        return registry.lineage(self.home, name)
+
+    def jobs(self, limit: int = 200) -> list[JobView]:
+        """The newest jobs, newest first."""
+        return jobs.jobs(self.home, limit)
+
+    def job(self, job_id: str) -> JobView:
+        """One job with its events."""
+        return jobs.view(self.home, job_id)
+
+    def audit_tail(self, count: int = 20) -> list[dict[str, Any]]:
+        """The last audit entries."""
+        with reading(self.home) as link:
+            return audit.tail(link, count)
+
+    def reports(self, model: str | None = None) -> list[dict[str, Any]]:
+        """Evaluation reports, newest first: model, dataset, created, job, passed, path."""
+        with reading(self.home) as link:
+            rows = link.execute(
+                "SELECT * FROM reports WHERE ? IS NULL OR model = ? ORDER BY created DESC", (model, model)
+            )
+            return [dict(row) for row in rows]
+
+    def budgets(self) -> list[dict[str, Any]]:
+        """What was spent of each dataset's privacy budget. Needs the site profile."""
+        from appliance.privacy import ledger
+
+        return [
+            {
+                "name": budget.dataset,
+                "unit": budget.unit,
+                "epsilon_spent": budget.spent(),
+                "epsilon_limit": budget.epsilon_limit,
+                "delta": budget.delta,
+                "events": ledger.events(self.home, budget.dataset),
+            }
+            for budget in ledger.budgets(self.home)
+        ]
+
+    def next_step(self) -> NextStep:
+        """What a newcomer should do now, judged from what is there."""
+        return next_step(self.datasets(), self.models(), self.jobs(50), self.reports())
+
+    # --- jobs
+
+    def start_import(self, spec: dict[str, Any]) -> str:
+        """Import records; see appliance/data/job.py for the spec."""
+        return jobs.start(self.home, "import", spec, title=f"import {spec['name']}", who=self.who)
+
+    def start_training(self, spec: dict[str, Any]) -> str:
+        """Train an adapter; dataset and base must be there."""
+        dataset = store.get(self.home, spec["dataset"], spec.get("version"))
+        registry.get(self.home, spec["base"])
+        if name := spec.get("name"):
+            importing.check_model_name(name)
+        return jobs.start(self.home, "train", spec, title=f"train {dataset.name}", who=self.who)
+
+    def start_evaluation(self, spec: dict[str, Any]) -> str:
+        """Evaluate models on a dataset's held-out split."""
+        store.get(self.home, spec["dataset"], spec.get("version"))
+        for name in spec["models"]:
+            registry.get(self.home, name)
+        return jobs.start(self.home, "evaluate", spec, title=f"evaluate {spec['models'][-1]}", who=self.who)
+
+    def start_quantising(self, spec: dict[str, Any]) -> str:
+        """Convert and quantise a base or an adapter."""
+        model = registry.get(self.home, spec["model"])
+        if model.kind == "gguf":
+            raise ConfigWrong(
+                f"{model.name} is a GGUF file already.", "Quantise the adapter or base it came from."
+            )
+        return jobs.start(self.home, "quantize", spec, title=f"quantize {model.name}", who=self.who)
+
+    def start_serving(self, spec: dict[str, Any]) -> str:
+        """Bring up the endpoint for a GGUF model, or the best GGUF of an adapter."""
+        model = self.servable(spec["model"])
+        return jobs.start(
+            self.home, "serve", spec | {"model": model.name}, title=f"serve {model.name}", who=self.who
+        )
+
+    def stop_job(self, job_id: str) -> JobView:
+        """Stop a job; what it finished is kept."""
+        return jobs.stop(self.home, job_id, who=self.who)
+
+    def resume_job(self, job_id: str) -> None:
+        """Run an ended job again from its last checkpoint."""
+        jobs.resume(self.home, job_id, who=self.who)
+
+    # --- models and keys
+
+    def import_model(self, source: Path, name: str) -> Model:
+        """Import a base folder or a GGUF file, after checking it."""
+        if source.suffix == ".gguf":
+            from quantize.header import check_gguf
+
+            return importing.import_gguf(self.home, source, name, check=check_gguf, who=self.who)
+        return importing.import_base(self.home, source, name, who=self.who)
+
+    def demo_base(self) -> Model:
+        """The shipped demo base, entered as `demo-base`."""
+        return importing.import_base(self.home, importing.DEMO_BASE, "demo-base", who=self.who)
+
+    def servable(self, name: str) -> Model:
+        """`name` itself when it is a GGUF, else its smallest GGUF that passed the gate, else its smallest.
+
+        Raises:
+            NotFound: the model has no GGUF yet.
+        """
+        model = registry.get(self.home, name)
+        if model.kind == "gguf":
+            return model
+        files = [other for other in self.models() if other.kind == "gguf" and other.parent == name]
+        if not files:
+            raise NotFound(f"{name} has no GGUF file yet.", f"Run `cloister quantize {name}` first.")
+        passed = {report["model"] for report in self.reports() if report["passed"]}
+        return min(files, key=lambda file: (file.name not in passed, file.size))
+
+    def new_key(self, name: str) -> tuple[str, str]:
+        """Make an API key: its id and the secret, which is shown once."""
+        return keys.new_key(self.home, name, self.who)
+
+    def api_keys(self) -> list[keys.Key]:
+        """All API keys, without secrets."""
+        return keys.list_keys(self.home)
+
+    def revoke_key(self, key_id: str) -> None:
+        """Revoke an API key at once."""
+        keys.revoke(self.home, key_id, self.who)
+
+
+def failure(job: JobView) -> ApplianceError:
+    """The error of a job that ended early, as the job itself raised it."""
+    end = job.end
+    if job.state == "failed":
+        error: ApplianceError = JobFailed(end["message"], end["hint"])
+        error.code, error.exit_code = end["code"], end["exit"]
+        return error
+    again = f"Go on with `cloister job resume {job.id}`."
+    if job.state == "stopped":
+        return Stopped(f"Job {job.id} was stopped.", again)
+    return JobFailed(f"Job {job.id} died without a word (killed, or the machine went down).", again)
+
+
+def next_step(
+    datasets: list[Dataset], models: list[Model], running: list[JobView], reports: list[dict[str, Any]]
+) -> NextStep:
+    """The first gap in the way from records to endpoint."""
+    busy = [job for job in running if job.state == "running"]
+    serving = next((job for job in busy if job.kind == "serve"), None)
+    if work := next((job for job in busy if job.kind != "serve"), None):
+        return NextStep(
+            text=f"Watch job {work.id}: {work.title}.",
+            why="It goes on when you leave.",
+            command=f"cloister job tail {work.id}",
+        )
+    if not datasets:
+        return NextStep(
+            text="Import your records.",
+            why="Everything starts from the site's own records; `cloister demo` shows it on made-up ones.",
+            command="cloister data import FILE --name NAME --text COLUMN --label COLUMN --unit COLUMN",
+        )
+    bases = [model for model in models if model.kind == "base"]
+    if not bases:
+        return NextStep(
+            text="Import a base model.",
+            why="Training starts from a model you bring, or from the small one that is shipped.",
+            command="cloister model import demo --name demo-base",
+        )
+    adapters = [model for model in models if model.kind == "adapter"]
+    if not adapters:
+        return NextStep(
+            text=f"Train on {datasets[-1].name}.",
+            why="Under differential privacy unless you say otherwise; the plan is shown first.",
+            command=f"cloister train {datasets[-1].name} --base {bases[-1].name}",
+        )
+    newest = adapters[-1]
+    files = [model for model in models if model.kind == "gguf" and model.parent == newest.name]
+    passed = {report["model"] for report in reports if report["passed"]}
+    judged = {report["model"] for report in reports}
+    if newest.name not in judged:
+        return NextStep(
+            text=f"Evaluate {newest.name} against its base.",
+            why="A model is not served before it passes the gate.",
+            command=f"cloister evaluate {newest.name}",
+        )
+    if newest.name not in passed:
+        return NextStep(
+            text=f"{newest.name} did not pass the gate: train again with more records or epsilon.",
+            why="The report says by how much it fell short.",
+            command=f"cloister model card {newest.name}",
+        )
+    if not files:
+        return NextStep(
+            text=f"Quantise {newest.name}.",
+            why="INT8 and INT4 files are small enough for a CPU box.",
+            command=f"cloister quantize {newest.name}",
+        )
+    if not any(file.name in passed for file in files):
+        return NextStep(
+            text=f"Evaluate the GGUF files of {newest.name}.",
+            why="They are judged as they are served.",
+            command=f"cloister evaluate {newest.name}",
+        )
+    if serving is None:
+        return NextStep(
+            text=f"Serve {newest.name}.",
+            why="An OpenAI-compatible endpoint on this machine.",
+            command=f"cloister serve {newest.name}",
+        )
+    return NextStep(
+        text="Ask the model.",
+        why=f"Job {serving.id} is serving.",
+        command=f"cloister chat {newest.name}",
+    )
