@@ -1,0 +1,183 @@
+"""Writes a checkpoint, with its adapter merged in, as one GGUF file, in row chunks, without torch.
+
+The bytes depend on the inputs alone: the same checkpoint gives the same file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFWriter
+
+from appliance.core.errors import ModelRejected
+from appliance.core.files import replacing
+from quantize.arch import Plan, TensorPlan, plan
+from quantize.lora import Adapter
+from quantize.source import Checkpoint, read_rows, to_float32
+from quantize.tokenizer import Vocabulary, read_vocabulary
+
+CONVERTER = 1  # raise when the same input gives another file
+FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}
+_CHUNK = 4_000_000  # weights at a time: 16 MB in float32
+_EXPONENTS = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
+
+Progress = Callable[[float, float], None]
+
+
+def convert(
+    checkpoint: Checkpoint,
+    target: Path,
+    file_type: str,
+    *,
+    name: str,
+    adapter: Adapter | None = None,
+    facts: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """Write `target` with matrices in `file_type` (F32, F16, BF16) and vectors in F32.
+
+    `facts` become string values under their own keys; `progress` hears (weights done, of all).
+
+    Raises:
+        ModelRejected: not convertible with proof, or a weight that `file_type` cannot hold.
+    """
+    made = plan(checkpoint)
+    vocabulary = read_vocabulary(checkpoint)
+    with replacing(target) as draft:
+        writer = GGUFWriter(draft, made.arch)
+        try:
+            _add_facts(writer, made, file_type, name, facts or {})
+            _add_vocabulary(writer, vocabulary, checkpoint.chat_template)
+            _write(writer, made, checkpoint, file_type, adapter, progress)
+        finally:
+            writer.close()
+    return made
+
+
+def clean_name(name: str) -> str:
+    """`name` for general.name. llama.cpp reads model families out of that text (a name with
+    "phi3" changes how it tokenizes), so digits and what surrounds them are kept apart.
+    """
+    parts = re.findall(r"[A-Za-z]+|[0-9]+", name)
+    return " ".join(parts)[:64] or "model"
+
+
+def _add_facts(writer: GGUFWriter, made: Plan, file_type: str, name: str, facts: Mapping[str, str]) -> None:
+    writer.add_string("general.type", "model")
+    writer.add_string("general.name", clean_name(name))
+    writer.add_uint32("general.file_type", FILE_TYPES[file_type])
+    for key, value in made.hyperparameters.items():
+        add = writer.add_uint32 if isinstance(value, int) else writer.add_float32
+        add(f"{made.arch}.{key}", value)  # type: ignore[arg-type]
+    writer.add_uint32("cloister.converter", CONVERTER)
+    for key, text in facts.items():
+        writer.add_string(key, text)
+
+
+def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary, chat_template: str) -> None:
+    writer.add_string("tokenizer.ggml.model", "gpt2")
+    writer.add_string("tokenizer.ggml.pre", vocabulary.pre)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.types)
+    writer.add_token_merges(vocabulary.merges)
+    roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    for role, number in vocabulary.specials.items():
+        writer.add_uint32(f"tokenizer.ggml.{roles[role]}_token_id", number)
+    writer.add_bool("tokenizer.ggml.add_bos_token", vocabulary.add_bos)
+    writer.add_bool("tokenizer.ggml.add_eos_token", False)
+    writer.add_bool("tokenizer.ggml.add_space_prefix", False)
+    writer.add_string("tokenizer.chat_template", chat_template)
+    writer.add_string("cloister.normalizer", vocabulary.normalizer or "none")
+
+
+def _write(
+    writer: GGUFWriter,
+    made: Plan,
+    checkpoint: Checkpoint,
+    file_type: str,
+    adapter: Adapter | None,
+    progress: Progress | None,
+) -> None:
+    for tensor in made.tensors:
+        _add_info(writer, tensor.name, tensor.shape, _stored_type(tensor.shape, file_type))
+    for extra, values in made.extra.items():
+        _add_info(writer, extra, values.shape, "F32")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    stream = (writer.fout or [])[0]
+    _pad(stream)
+    done = 0
+    for tensor in made.tensors:
+        for chunk in _chunks(checkpoint, tensor, _stored_type(tensor.shape, file_type), adapter):
+            stream.write(np.ascontiguousarray(chunk).data)
+            done += chunk.size
+            if progress:
+                progress(done, made.parameters)
+        _pad(stream)
+    for values in made.extra.values():
+        stream.write(values.data)
+        _pad(stream)
+
+
+def _stored_type(shape: tuple[int, ...], file_type: str) -> str:
+    return file_type if len(shape) > 1 else "F32"
+
+
+def _add_info(writer: GGUFWriter, name: str, shape: tuple[int, ...], kind: str) -> None:
+    size = math.prod(shape) * (4 if kind == "F32" else 2)
+    writer.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=GGMLQuantizationType[kind])
+
+
+def _pad(stream: BinaryIO) -> None:
+    stream.write(bytes(-stream.tell() % 32))
+
+
+def _chunks(
+    checkpoint: Checkpoint, tensor: TensorPlan, kind: str, adapter: Adapter | None
+) -> Iterator[np.ndarray]:
+    """The tensor as it is stored, in runs of whole rows (whole heads where rows change places)."""
+    source = checkpoint.tensors[tensor.source]
+    update = adapter.update(tensor.source) if adapter else None
+    rows = tensor.shape[0]
+    unit = rows // tensor.heads if tensor.heads else 1
+    step = max(1, _CHUNK // (unit * math.prod(tensor.shape[1:]))) * unit
+    for start in range(0, rows, step):
+        stop = min(rows, start + step)
+        values = read_rows(source, start, stop)
+        if update is not None or source.dtype != kind:
+            values = to_float32(values, source.dtype)
+            if update is not None:
+                values = values + update.rows(start, stop)
+            values = _cast(values, kind)
+        _check_finite(values, kind, tensor.source)
+        yield _pair_halves(values, (stop - start) // unit) if tensor.heads else values
+
+
+def _pair_halves(values: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of each head from (first half, second half) to pairs, as llama.cpp's rope takes them."""
+    split = values.reshape(heads, 2, values.shape[0] // (2 * heads), *values.shape[1:])
+    return split.swapaxes(1, 2).reshape(values.shape)
+
+
+def _cast(values: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "BF16":  # round to nearest, ties to even
+        bits = values.view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16 if kind == "F16" else np.float32)
+
+
+def _check_finite(values: np.ndarray, kind: str, name: str) -> None:
+    bits: Any = values.view(np.uint32 if kind == "F32" else np.uint16)
+    mask = _EXPONENTS[kind]
+    if ((bits & mask) == mask).any():
+        raise ModelRejected(
+            f"Tensor {name} has a weight that is not a number or too large for {kind}.",
+            "The training run diverged, or the model needs BF16.",
+        )

@@ -1,0 +1,24 @@
+"""The job `quantize`: {"model", "types", ...} -> {"files": [...]}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from appliance.core.job import Job
+from quantize.pipeline import quantize_model
+
+
+def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
+    """Make proven GGUF files of `spec["model"]`.
+
+    spec: model (registry name), types (list), and optionally texts (strings whose token ids must
+    agree too) and limits ({"Q4_K_M": {"kld_mean": 0.1}}).
+    """
+    files = quantize_model(
+        job,
+        spec["model"],
+        spec.get("types") or ["F16", "Q8_0", "Q4_K_M"],
+        texts=spec.get("texts") or (),
+        limits=spec.get("limits"),
+    )
+    return {"files": files}

@@ -1,0 +1,66 @@
+"""What is converted: a registered base, or a base with its adapter."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from appliance.core.errors import ConfigWrong
+from appliance.core.home import Home
+from appliance.models import registry
+from appliance.models.registry import Model
+from quantize.arch import Plan, plan
+from quantize.lora import Adapter, open_adapter
+from quantize.source import Checkpoint, open_checkpoint, source_sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What is converted: a base, or a base with an adapter."""
+
+    model: Model
+    checkpoint: Checkpoint
+    adapter: Adapter | None
+    plan: Plan
+    sha256: str
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Key-values of ours in every file made from it."""
+        facts = {"cloister.source.sha256": self.sha256}
+        if task := self.model.facts.get("task"):
+            facts["cloister.task"] = json.dumps(task, ensure_ascii=False, sort_keys=True)
+        return facts
+
+    def name(self, kind: str) -> str:
+        """Name of the registry entry of type `kind`."""
+        return f"{self.model.name}-{kind.lower()}"
+
+
+def open_origin(home: Home, name: str) -> Origin:
+    """The base or adapter called `name`.
+
+    Raises:
+        NotFound: there is none.
+        ConfigWrong: it is a GGUF already, or an adapter on an adapter.
+        ModelRejected: it cannot be converted with proof.
+    """
+    chain = registry.lineage(home, name)
+    model, base = chain[0], chain[-1]
+    if model.kind == "gguf":
+        raise ConfigWrong(
+            f"{name} is a GGUF file already.", "Quantise the adapter or base that it came from."
+        )
+    if base.kind != "base" or len(chain) > 2:
+        raise ConfigWrong(
+            f"{name} does not stand directly on a base.", "Quantise a base, or an adapter of one."
+        )
+    checkpoint = open_checkpoint(base.path)
+    adapter = open_adapter(model.path, checkpoint) if model.kind == "adapter" else None
+    return Origin(
+        model=model,
+        checkpoint=checkpoint,
+        adapter=adapter,
+        plan=plan(checkpoint),
+        sha256=source_sha256(base.path, model.path if adapter else None),
+    )

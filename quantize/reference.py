@@ -1,0 +1,105 @@
+"""The model as transformers and peft compute it: what a converted file is measured against.
+
+Runs in a child, so that torch is loaded beside the conversion and gone before serving.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from appliance.models.load import load_torch
+
+Message = dict[str, str]
+LOGIT_BYTES = 128_000_000  # of stored logits, at most
+SMALL = 30_000_000  # parameters
+LONG_ROWS = 64  # of the long window, only the last positions are compared
+
+
+def reference(
+    base: str,
+    adapter: str | None,
+    strings: list[str],
+    chats: list[list[Message]],
+    answered: list[tuple[list[Message], str]],
+    passages: list[str],
+    logits: str,
+) -> dict[str, Any]:
+    """Token ids, rendered chats and windows of tokens; the windows' logits go to `logits` (.npy).
+
+    A window is {"ids", "keep"}: the last `keep` positions have rows in the file, in order.
+    `answered` are chats with the text that follows the generation prompt.
+    """
+    import torch
+    from jinja2 import TemplateError
+
+    model, tokenizer = load_torch(Path(base), Path(adapter) if adapter else None)
+    if sum(part.numel() for part in model.parameters()) < SMALL:
+        torch.set_num_threads(1)  # threads that wait for each other cost more than they bring
+
+    def ids(text: str, split: bool = False) -> list[int]:
+        found = tokenizer(text, add_special_tokens=False, split_special_tokens=split)["input_ids"]
+        return [int(number) for number in found]
+
+    def rendered(chat: list[Message], generation: bool) -> str | None:
+        try:
+            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation)
+        except (TemplateError, TypeError, ValueError):  # many templates refuse a system turn
+            return None
+        return str(text)
+
+    starts = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+    prompts = [ids(rendered(chat, True) or "") + ids(answer) for chat, answer in answered]
+    context = min(512, int(model.config.max_position_embeddings))
+    long = (starts + ids("\n\n".join(passages)))[:context]
+    running = [(starts + ids(text))[:128] for text in passages]
+    windows = [{"ids": long, "keep": min(LONG_ROWS, len(long))}]
+    windows += [{"ids": part[:context], "keep": len(part[:context])} for part in prompts + running]
+    width = int(model.get_output_embeddings().weight.shape[0])
+    compared = _within(windows, LOGIT_BYTES // (4 * width))
+    rows = np.lib.format.open_memmap(
+        logits, "w+", np.float32, (sum(window["keep"] for window in compared), width)
+    )
+    at = 0
+    with torch.inference_mode():
+        for window in compared:
+            keep = window["keep"]
+            found = model(torch.tensor([window["ids"]], device=model.device)).logits[0, -keep:]
+            rows[at : at + keep] = found.float().cpu().numpy()
+            at += keep
+    rows.flush()
+    return {
+        "special": [ids(text) for text in strings],
+        "plain": [ids(text, split=True) for text in strings],
+        "added": sorted(tokenizer.get_added_vocab()),
+        "chats": [
+            {"chat": chat, "generation": generation, "text": text, "ids": ids(text or "")}
+            for chat in chats
+            for generation in (False, True)
+            for text in [rendered(chat, generation)]
+        ],
+        "bos": tokenizer.bos_token_id,
+        "eos": tokenizer.eos_token_id,
+        "adds_bos": tokenizer("a")["input_ids"][:1] == starts and bool(starts),
+        "ends": _numbers(model.generation_config.eos_token_id),
+        "width": width,
+        "windows": windows,
+        "compared": len(compared),
+    }
+
+
+def _within(windows: list[dict[str, Any]], rows: int) -> list[dict[str, Any]]:
+    """The first windows whose kept rows fit into `rows`."""
+    taken: list[dict[str, Any]] = []
+    for window in windows:
+        rows -= window["keep"]
+        if rows < 0:
+            break
+        taken.append(window)
+    return taken
+
+
+def _numbers(value: Any) -> list[int]:
+    return [] if value is None else [int(n) for n in (value if isinstance(value, list) else [value])]

@@ -1,0 +1,159 @@
+"""Is the file the model? Its tokens, chats and logits against transformers; a smaller file against F16.
+
+The parts that touch libllama (`examine`, `lose`) run in a child; the judging is pure.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from appliance.core.errors import ModelRejected
+from appliance.models.llama import LlamaFile
+from appliance.models.prompt import render
+from quantize.header import Gguf
+from quantize.measure import compare, loss_figures, parity_figures, surprise
+
+_GROUP = 8  # windows at a time
+# What llama.cpp's quantiser may change of a file's key-values.
+_MAY_CHANGE = {"general.file_type", "general.quantization_version"}
+
+
+def examine(
+    file: str,
+    strings: list[str],
+    chats: list[dict[str, Any]],
+    ends: list[int],
+    windows: list[dict[str, Any]],
+    logits: str,
+) -> dict[str, Any]:
+    """What llama.cpp makes of the same strings, chats and windows that `reference` was given."""
+    with LlamaFile(file, context=max(len(window["ids"]) for window in windows), exact=True) as llama:
+        rows = np.lib.format.open_memmap(
+            logits, "w+", np.float32, (sum(window["keep"] for window in windows), llama.n_vocab)
+        )
+        at = 0
+        for window in windows:
+            found = llama.logits([window["ids"]], [window["keep"]])[0]
+            rows[at : at + len(found)] = found
+            at += len(found)
+        rows.flush()
+        return {
+            "special": [llama.tokenize(text, special=True) for text in strings],
+            "plain": [llama.tokenize(text, special=False) for text in strings],
+            "chats": [_chat(llama, chat["chat"], chat["generation"]) for chat in chats],
+            "control": sorted(llama.special_tokens()),
+            "bos": llama.bos,
+            "eos": llama.eos,
+            "adds_bos": llama.metadata.get("tokenizer.ggml.add_bos_token") == "true",
+            "ends": [token for token in ends if llama.is_end(token)],
+            "width": llama.n_vocab,
+        }
+
+
+def _chat(llama: LlamaFile, chat: list[dict[str, str]], generation: bool) -> dict[str, Any]:
+    try:
+        text = render(
+            llama.chat_template or "",
+            chat,
+            bos_token=llama.piece(llama.bos).decode() if llama.bos >= 0 else "",
+            eos_token=llama.piece(llama.eos).decode(),
+            add_generation_prompt=generation,
+        )
+    except ModelRejected:
+        return {"text": None, "ids": []}
+    return {"text": text, "ids": llama.tokenize(text, special=True)}
+
+
+def lose(file: str, against: str, windows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How much `file` lost against `against` (its F16), both computed as they are served."""
+    size = max(2, *(len(window["ids"]) for window in windows)) * 2
+    parts = []
+    with (
+        LlamaFile(file, context=size, sequences=_GROUP) as ours,
+        LlamaFile(against, context=size, sequences=_GROUP) as theirs,
+    ):
+        for at in range(0, len(windows), _GROUP):
+            group = [window for window in windows[at : at + _GROUP] if len(window["ids"]) > 1]
+            ids = [window["ids"] for window in group]
+            keep = [window["keep"] for window in group]
+            for tokens, a, b in zip(ids, ours.logits(ids, keep), theirs.logits(ids, keep), strict=True):
+                a, b = a[:-1], b[:-1]  # the last position has no next token
+                following = np.array(tokens[len(tokens) - len(a) :])
+                parts.append(
+                    compare(a, b) | {"ours": surprise(a, following), "theirs": surprise(b, following)}
+                )
+    return loss_figures(parts)
+
+
+def judge_tokens(
+    strings: list[str], wanted: dict[str, Any], seen: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Token ids of all strings: with special tokens read from text, and without.
+
+    One difference is allowed and counted: llama.cpp takes some texts (</s>, <|im_end|>) for control
+    tokens whatever the file says. Serving reads user text without special tokens, where all is equal.
+    """
+    odd = set(seen["control"]) - set(wanted["added"])
+    wrong, excused = [], 0
+    for i, text in enumerate(strings):
+        if wanted["plain"][i] != seen["plain"][i]:
+            wrong.append(i)
+        elif wanted["special"][i] != seen["special"][i]:
+            if any(token in text for token in odd):
+                excused += 1
+            else:
+                wrong.append(i)
+    found = {"strings": len(strings), "equal": len(strings) - len(wrong) - excused, "excused": excused}
+    faults = (
+        [f"token ids differ on {len(wrong)} of {len(strings)} strings (first: {wrong[0]})"] if wrong else []
+    )
+    for key, what in (
+        ("bos", "BOS"),
+        ("eos", "EOS"),
+        ("adds_bos", "adding BOS"),
+        ("width", "vocabulary size"),
+    ):
+        if wanted[key] is not None and wanted[key] != seen[key]:
+            faults.append(f"{what} is {seen[key]}, not {wanted[key]}")
+    if missing := set(wanted["ends"]) - set(seen["ends"]):
+        faults.append(f"tokens {sorted(missing)} do not end an answer")
+    return found, faults
+
+
+def judge_chats(wanted: dict[str, Any], seen: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The chat template: rendered text and its token ids."""
+    pairs = list(zip(wanted["chats"], seen["chats"], strict=True))
+    equal = sum(a["text"] == b["text"] and a["ids"] == b["ids"] for a, b in pairs)
+    rendered = sum(a["text"] is not None for a, _ in pairs)
+    faults = (
+        [] if equal == len(pairs) else [f"{len(pairs) - equal} of {len(pairs)} chats are rendered otherwise"]
+    )
+    if not rendered:
+        faults.append("the chat template renders no chat")
+    return {"chats": len(pairs), "equal": equal, "rendered": rendered}, faults
+
+
+def parity(wanted: Path, seen: Path) -> dict[str, Any]:
+    """Figures of two .npy files of logits, the first from transformers."""
+    theirs, ours = np.load(wanted, mmap_mode="r"), np.load(seen, mmap_mode="r")
+    if theirs.shape != ours.shape:
+        shape = f"{list(ours.shape)} against {list(theirs.shape)}"
+        raise ModelRejected(
+            f"The logits have another shape: {shape}.", "The tokenizer does not fit the model."
+        )
+    step = 128
+    return parity_figures(
+        [compare(ours[at : at + step], theirs[at : at + step]) for at in range(0, len(theirs), step)]
+    )
+
+
+def same_words(file: Gguf, against: Gguf) -> bool:
+    """Whether two files say the same about everything but the type of their weights."""
+
+    def said(header: Gguf) -> dict[str, Any]:
+        return {key: value for key, value in header.values.items() if key not in _MAY_CHANGE} | header.arrays
+
+    return said(file) == said(against)

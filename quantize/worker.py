@@ -1,0 +1,139 @@
+"""Calls a function in a child process: a crash or a hang there becomes a typed error here.
+
+llama.cpp answers some bad files with an abort. Every call into it on a file that is not proven
+goes through `start`. The child dies with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from appliance.core import errors
+from appliance.core.errors import ApplianceError, EngineFailed
+from appliance.core.files import write_json
+from appliance.core.offline import ENVIRONMENT
+
+_PR_SET_PDEATHSIG = 1
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Child:
+    """A call under way in a process of its own."""
+
+    def __init__(self, call: dict[str, Any], doing: str, timeout: float) -> None:
+        self.doing, self.timeout = doing, timeout
+        self._folder = tempfile.TemporaryDirectory(prefix="cloister-")
+        folder = Path(self._folder.name)
+        write_json(folder / "call.json", {**call, "parent": os.getpid()})
+        paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)}
+        with (folder / "output.txt").open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "quantize.worker", str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+            )
+        self._ends = time.monotonic() + timeout
+
+    def result(self, watch: Callable[[], None] | None = None) -> Any:
+        """Wait for the call's return value; `watch` is called about twice a second.
+
+        Raises:
+            ApplianceError: the one that the function raised.
+            EngineFailed: the child crashed, or took longer than its timeout.
+        """
+        try:
+            while self._process.poll() is None:
+                left = self._ends - time.monotonic()
+                if left <= 0:
+                    raise EngineFailed(
+                        f"{self.doing} took longer than {self.timeout:.0f} s and was stopped.",
+                        "The machine may be overloaded, or the file hostile.",
+                    )
+                try:
+                    self._process.wait(min(left, 0.5))
+                except subprocess.TimeoutExpired:
+                    if watch:
+                        watch()
+            return self._outcome()
+        finally:
+            self.close()
+
+    def _outcome(self) -> Any:
+        folder = Path(self._folder.name)
+        code = self._process.returncode
+        if code == 0:
+            return json.loads((folder / "result.json").read_bytes())
+        if (folder / "error.json").exists():
+            told = json.loads((folder / "error.json").read_bytes())
+            raise _error(told)
+        said = (folder / "output.txt").read_text("utf-8", "replace").strip().splitlines()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        raise EngineFailed(
+            f"{self.doing} crashed ({how}): {' | '.join(said[-3:])[-500:]}",
+            "The file is damaged or of a kind this version does not know.",
+        )
+
+    def close(self) -> None:
+        """End the child if it still runs, and remove its folder."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._folder.cleanup()
+
+
+def start(function: Callable[..., Any], /, *, doing: str, timeout: float = 1800, **arguments: Any) -> Child:
+    """Begin `function(**arguments)` in a child; `doing` names it in errors.
+
+    `function` stands at the top of a module; arguments and result are JSON.
+    """
+    call = {"module": function.__module__, "function": function.__name__, "arguments": arguments}
+    return Child(call, doing, timeout)
+
+
+def run(function: Callable[..., Any], /, *, doing: str, timeout: float = 1800, **arguments: Any) -> Any:
+    """`start` and wait. Raises as `Child.result` does."""
+    return start(function, doing=doing, timeout=timeout, **arguments).result()
+
+
+def _error(told: dict[str, str]) -> ApplianceError:
+    kinds = {kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type)}
+    kind = kinds.get(told["kind"], EngineFailed)
+    return (
+        kind(told["message"], told["hint"]) if issubclass(kind, ApplianceError) else EngineFailed(str(told))
+    )
+
+
+def main(folder: Path) -> int:
+    """The child's side: call what call.json names, write result.json or error.json."""
+    call = json.loads((folder / "call.json").read_bytes())
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != call["parent"]:
+        return 1
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    function = getattr(importlib.import_module(call["module"]), call["function"])
+    try:
+        write_json(folder / "result.json", function(**call["arguments"]))
+    except ApplianceError as problem:
+        told = {"kind": type(problem).__name__, "message": problem.message, "hint": problem.hint}
+        write_json(folder / "error.json", told)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
