@@ -7,6 +7,7 @@ jobs, which outlive whoever started them.
 from __future__ import annotations
 
 import getpass
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,30 @@ class Session:
         """Every dataset version."""
         return store.datasets(self.home)
 
+    def dataset(self, name: str) -> Dataset:
+        """One dataset: the newest version, or the one named as `name@version`."""
+        return store.get(self.home, name)
+
+    def base(self, name: str | None) -> Model:
+        """The base called `name`; without a name, the only one there is.
+
+        Raises:
+            ConfigWrong: there are several to choose from. NotFound: there is none.
+        """
+        if name is not None:
+            return registry.get(self.home, name)
+        bases = [model for model in self.models() if model.kind == "base"]
+        if not bases:
+            raise NotFound(
+                "There is no base model yet.",
+                "Import one, or take the shipped one: cloister model import demo",
+            )
+        if len(bases) > 1:
+            raise ConfigWrong(
+                "There are several base models.", f"Add --base: {', '.join(b.name for b in bases)}."
+            )
+        return bases[0]
+
     def models(self) -> list[Model]:
         """Every registry entry, oldest first."""
         return registry.models(self.home)
@@ -77,6 +102,12 @@ class Session:
                 "SELECT * FROM reports WHERE ? IS NULL OR model = ? ORDER BY created DESC", (model, model)
             )
             return [dict(row) for row in rows]
+
+    def budget_names(self) -> list[str]:
+        """Datasets that have a privacy budget; cheap, unlike `budgets`."""
+        from appliance.privacy import ledger
+
+        return [budget.dataset for budget in ledger.budgets(self.home)]
 
     def budgets(self) -> list[dict[str, Any]]:
         """What was spent of each dataset's privacy budget. Needs the site profile."""
@@ -112,6 +143,32 @@ class Session:
             importing.check_model_name(name)
         return jobs.start(self.home, "train", spec, title=f"train {dataset.name}", who=self.who)
 
+    def evaluation(
+        self, name: str, *, against: str | None, dataset: str | None, split: str, limit: int | None
+    ) -> dict[str, Any]:
+        """The spec for judging `name` with what belongs to it: its base and its GGUF files.
+
+        Raises:
+            ConfigWrong: no dataset was given and the model names none.
+        """
+        model = registry.get(self.home, name)
+        chain = self.lineage(name)
+        data = dataset or next((step.dataset for step in chain if step.dataset), None)
+        if data is None:
+            raise ConfigWrong(f"{name} was not trained here, so it names no dataset.", "Add --dataset NAME.")
+        reference = against or next((step.name for step in chain[1:] if step.kind == "base"), None)
+        files = [other.name for other in self.models() if other.kind == "gguf" and other.parent == name]
+        found = store.get(self.home, data)
+        names = [reference, name, *(files if model.kind == "adapter" else [])]
+        return {
+            "models": list(dict.fromkeys(part for part in names if part)),
+            "against": reference,
+            "dataset": found.name,
+            "version": found.version,
+            "split": split,
+            "limit": limit,
+        }
+
     def start_evaluation(self, spec: dict[str, Any]) -> str:
         """Evaluate models on a dataset's held-out split."""
         store.get(self.home, spec["dataset"], spec.get("version"))
@@ -129,11 +186,9 @@ class Session:
         return jobs.start(self.home, "quantize", spec, title=f"quantize {model.name}", who=self.who)
 
     def start_serving(self, spec: dict[str, Any]) -> str:
-        """Bring up the endpoint for a GGUF model, or the best GGUF of an adapter."""
-        model = self.servable(spec["model"])
-        return jobs.start(
-            self.home, "serve", spec | {"model": model.name}, title=f"serve {model.name}", who=self.who
-        )
+        """Bring up the endpoint for a GGUF, or for an adapter's smallest file that may be served."""
+        model = registry.get(self.home, spec["model"])
+        return jobs.start(self.home, "serve", spec, title=f"serve {model.name}", who=self.who)
 
     def stop_job(self, job_id: str) -> JobView:
         """Stop a job; what it finished is kept."""
@@ -148,29 +203,12 @@ class Session:
     def import_model(self, source: Path, name: str) -> Model:
         """Import a base folder or a GGUF file, after checking it."""
         if source.suffix == ".gguf":
-            from quantize.header import check_gguf
-
-            return importing.import_gguf(self.home, source, name, check=check_gguf, who=self.who)
+            return importing.import_gguf(self.home, source, name, check=_gguf_facts, who=self.who)
         return importing.import_base(self.home, source, name, who=self.who)
 
     def demo_base(self) -> Model:
         """The shipped demo base, entered as `demo-base`."""
         return importing.import_base(self.home, importing.DEMO_BASE, "demo-base", who=self.who)
-
-    def servable(self, name: str) -> Model:
-        """`name` itself when it is a GGUF, else its smallest GGUF that passed the gate, else its smallest.
-
-        Raises:
-            NotFound: the model has no GGUF yet.
-        """
-        model = registry.get(self.home, name)
-        if model.kind == "gguf":
-            return model
-        files = [other for other in self.models() if other.kind == "gguf" and other.parent == name]
-        if not files:
-            raise NotFound(f"{name} has no GGUF file yet.", f"Run `cloister quantize {name}` first.")
-        passed = {report["model"] for report in self.reports() if report["passed"]}
-        return min(files, key=lambda file: (file.name not in passed, file.size))
 
     def new_key(self, name: str) -> tuple[str, str]:
         """Make an API key: its id and the secret, which is shown once."""
@@ -183,6 +221,19 @@ class Session:
     def revoke_key(self, key_id: str) -> None:
         """Revoke an API key at once."""
         keys.revoke(self.home, key_id, self.who)
+
+
+def _gguf_facts(path: Path) -> dict[str, Any]:
+    """Check a foreign GGUF file and return what the registry keeps of it."""
+    from quantize.header import check_gguf
+
+    found = check_gguf(path)
+    task = found.values.get("cloister.task")
+    return {
+        "bits_per_weight": found.bits_per_weight,
+        "histogram": found.histogram,
+        "task": json.loads(task) if isinstance(task, str) else None,
+    }
 
 
 def failure(job: JobView) -> ApplianceError:

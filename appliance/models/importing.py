@@ -49,12 +49,12 @@ def import_base(home: Home, source: Path, name: str, *, who: str) -> Model:
     check_checkpoint(source)
     files = sorted({file for pattern in _WANTED for file in source.glob(pattern) if file.is_file()})
     need_room(home.models, sum(file.stat().st_size for file in files))
-    _refuse_taken(home, name, "base")
     folder = home.models / name
     with replacing_folder(folder) as draft:
         for file in files:
             shutil.copyfile(file, draft / file.name)
         check_checkpoint(draft)
+        _refuse_taken(home, name, sha256_folder(draft))
     config = read_json(folder / "config.json")
     return registry.add(
         home,
@@ -82,12 +82,12 @@ def import_gguf(
     if not source.is_file():
         raise NotFound(f"There is no file {source}.", "Point to a .gguf file.")
     need_room(home.models, source.stat().st_size)
-    _refuse_taken(home, name, "gguf")
     (home.models / name).mkdir(mode=0o700, exist_ok=True)
     path = home.models / name / f"{name}.gguf"
     with replacing(path) as draft:
         shutil.copyfile(source, draft)
         facts = check(draft)
+        _refuse_taken(home, name, sha256_file(draft))
     return registry.add(
         home,
         Model(
@@ -102,8 +102,8 @@ def import_gguf(
     )
 
 
-def _refuse_taken(home: Home, name: str, kind: str) -> None:
-    """A name in use by another kind, or made by a job, must not have its files replaced."""
+def _refuse_taken(home: Home, name: str, sha256: str) -> None:
+    """What is registered must not have its files replaced by others."""
     for model in registry.models(home):
-        if model.name == name and (model.kind != kind or model.job):
+        if model.name == name and model.sha256 != sha256:
             raise ConfigWrong(f"There is already a model named {name}.", "Choose another --name.")

@@ -70,7 +70,7 @@ class HookEngine:
             )
         parameter.grad_sample = None
         parameter.grad = None
-        flat: Tensor = sample.reshape(records, -1)
+        flat: Tensor = sample.reshape(records, -1).float()
         return flat
 
 

@@ -1,0 +1,136 @@
+"""cloister data: import, list, show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from appliance.core.errors import ConfigWrong
+from tui.cli.face import Face, command
+
+app = typer.Typer(help="Records in: import them, see what was found.", no_args_is_help=True)
+
+
+@command(app, "import")
+def import_(
+    face: Face,
+    path: Annotated[Path, typer.Argument(help="A .csv, .tsv, .jsonl or .json file, or a folder; or `demo`.")],
+    name: Annotated[str, typer.Option(help="What to call the dataset.")],
+    text: Annotated[str | None, typer.Option(help="Column with the text (with --label).")] = None,
+    label: Annotated[str | None, typer.Option(help="Column with the label, one of a few.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Column with the question (with --answer).")] = None,
+    answer: Annotated[str | None, typer.Option(help="Column with the answer, free text.")] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(help="Column that says whose record it is: the patient, whom privacy protects."),
+    ] = None,
+    unit_name: Annotated[str, typer.Option(help="What to call that unit.")] = "patient",
+    unit_is_record: Annotated[
+        bool, typer.Option("--unit-is-record", help="Each record stands for a different person.")
+    ] = False,
+    group: Annotated[
+        str | None, typer.Option(help="Column whose values must not stand in two splits (a disease).")
+    ] = None,
+    date: Annotated[str | None, typer.Option(help="Column with a date.")] = None,
+    fact: Annotated[
+        list[str] | None, typer.Option(help="Column to slice reports by (sex, age band). May be repeated.")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--prompt-form", help="How the model is asked; must contain {text}.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split into train, validation and test.")] = 0,
+) -> None:
+    """Import records into a new dataset, or a new version of it.
+
+    Examples:
+
+    cloister data import inbox.csv --name inbox --text message --label queue --unit patient_id
+
+    cloister data import qa.jsonl --name qa --prompt question --answer answer --unit-is-record
+    """
+    if form is not None and "{text}" not in form:
+        raise ConfigWrong("--prompt-form has no {text} in it.", "Write it like: 'Message: {text} Label?'")
+    demo = str(path) == "demo" and not path.exists()
+    named = {"text": text, "label": label, "prompt": prompt, "answer": answer}
+    columns: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    columns |= {key: value for key, value in {"unit": unit, "group": group, "date": date}.items() if value}
+    if fact:
+        columns["facts"] = fact
+    spec: dict[str, Any] = {
+        "path": None if demo else str(path.absolute()),
+        "demo": demo,
+        "name": name,
+        "columns": columns,
+        "unit_is_record": unit_is_record,
+        "seed": seed,
+    }
+    if unit is not None:
+        spec["unit_name"] = unit_name
+    if form is not None:
+        spec["prompt"] = form
+    job = face.follow(face.session.start_import(spec))
+    found = job.end["result"]
+    show_dataset(face, f"{found['name']}@{found['version']}")
+    if found.get("reused"):
+        face.say("These very records were imported before; nothing was added.")
+    face.result(found | {"job": job.id})
+
+
+@command(app, "list")
+def list_(face: Face) -> None:
+    """List datasets and their versions."""
+    found = face.session.datasets()
+    face.table(
+        ("dataset", "records", "units", "task", "labels", "imported"),
+        [
+            (
+                dataset.title,
+                f"{sum(dataset.counts.values()):,}",
+                f"{sum(dataset.units.values()):,} {dataset.unit}s" if dataset.unit else "not said",
+                dataset.task,
+                len(dataset.labels) or "-",
+                dataset.created[:16],
+            )
+            for dataset in found
+        ],
+        "No datasets yet. Import one: cloister data import --help",
+    )
+    face.result(
+        {
+            "datasets": [
+                {"name": d.name, "version": d.version, "counts": d.counts, "unit": d.unit} for d in found
+            ]
+        }
+    )
+
+
+@command(app)
+def show(face: Face, name: Annotated[str, typer.Argument(help="Dataset, or dataset@version.")]) -> None:
+    """Show what was found in a dataset and what was dropped."""
+    face.result(show_dataset(face, name))
+
+
+def show_dataset(face: Face, name: str) -> dict[str, Any]:
+    """Print one dataset's figures and return them."""
+    dataset = face.session.dataset(name)
+    made_up = "  (synthetic: made-up people and messages)" if dataset.synthetic else ""
+    face.say(f"{dataset.title}{made_up}")
+    for split in ("train", "val", "test"):
+        units = f"  {dataset.units[split]:>7,} {dataset.unit}s" if dataset.unit else ""
+        face.say(f"  {split:<6}{dataset.counts[split]:>8,} records{units}")
+    if dataset.unit is None:
+        face.say("  No unit of privacy was said: private training will refuse these records.")
+    facts = dataset.facts
+    labels: dict[str, int] = facts.get("labels", {})
+    if labels:
+        most = max(labels.values())
+        for label, count in sorted(labels.items(), key=lambda pair: -pair[1])[:20]:
+            face.say(f"  {label:<24.24}{count:>7,}  {'#' * round(24 * count / most)}")
+        if len(labels) > 20:
+            face.say(f"  ... and {len(labels) - 20} more labels")
+    for reason, count in facts.get("dropped", {}).items():
+        if count:
+            face.say(f"  dropped {count:,}: {reason}")
+    return {"name": dataset.name, "version": dataset.version, "unit": dataset.unit, **facts}

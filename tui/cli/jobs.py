@@ -1,0 +1,144 @@
+"""cloister job, budget, audit: what runs, what was spent, who did what."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from appliance.core.errors import ConfigWrong
+from tui.cli.face import Face, command
+
+app = typer.Typer(help="Jobs: what runs, how far it is, stop and resume.", no_args_is_help=True)
+budget = typer.Typer(help="Privacy budgets of the datasets.", no_args_is_help=True)
+audit = typer.Typer(help="Who did what.", no_args_is_help=True)
+
+JobId = Annotated[str, typer.Argument(help="A job's number; leading zeros may be left out.")]
+
+
+@command(app, "list")
+def list_(face: Face, limit: Annotated[int, typer.Option(help="How many, newest first.")] = 20) -> None:
+    """List jobs, newest first."""
+    rows: list[dict[str, Any]] = []
+    for job in face.session.jobs(limit):
+        last = job.last
+        share = last["done"] / last["total"] if last.get("total") else None
+        rows.append(
+            {
+                "id": job.id,
+                "kind": job.kind,
+                "title": job.title,
+                "state": job.state,
+                "stage": last.get("stage"),
+                "share": 1.0 if job.state == "done" else share,
+                "who": job.who,
+                "created": job.created,
+            }
+        )
+    face.table(
+        ("id", "job", "state", "stage", "done", "who", "started"),
+        [
+            (
+                row["id"],
+                row["title"],
+                row["state"],
+                row["stage"] or "-",
+                "-" if row["share"] is None else f"{row['share']:.0%}",
+                row["who"],
+                row["created"][:16],
+            )
+            for row in rows
+        ],
+        "No jobs yet. See the whole chain: cloister demo",
+    )
+    face.result({"jobs": rows})
+
+
+@command(app)
+def tail(
+    face: Face,
+    job_id: JobId,
+    log: Annotated[
+        bool, typer.Option("--log", help="Print the job's own output instead (for support).")
+    ] = False,
+) -> None:
+    """Follow a job until it ends. Ctrl-C leaves; the job goes on."""
+    job = face.session.job(job_id)
+    if log:
+        path = job.folder / "log.txt"
+        face.say(path.read_text(encoding="utf-8", errors="replace") if path.exists() else "No output.")
+        face.result({"id": job.id, "log": str(path)})
+        return
+    face.say(f"{job.id} {job.title} ({job.state})")
+    try:
+        job = face.watch(job.id)
+    except KeyboardInterrupt:
+        face.say("")
+        face.say(f"Job {job.id} goes on. Stop it with: cloister job stop {job.id}")
+        return
+    face.say(f"{job.id} {job.state}")
+    if job.state == "failed":
+        sys.stderr.write(f"error: {job.end['message']}\ntry: {job.end['hint']}\n")
+    face.result({"id": job.id, "state": job.state, "end": job.end})
+
+
+@command(app)
+def stop(face: Face, job_id: JobId) -> None:
+    """Stop a job. What it finished is kept; `job resume` goes on from there."""
+    job = face.session.stop_job(job_id)
+    face.say(f"{job.id} {job.state}")
+    face.result({"id": job.id, "state": job.state})
+
+
+@command(app)
+def resume(face: Face, job_id: JobId) -> None:
+    """Run an ended job again from its last checkpoint, and follow it."""
+    face.session.resume_job(job_id)
+    job = face.follow(face.session.job(job_id).id)
+    face.say(f"{job.id} {job.state}")
+    face.result({"id": job.id, "state": job.state, "result": job.end.get("result")})
+
+
+@command(budget, "show")
+def budget_show(
+    face: Face, name: Annotated[str | None, typer.Argument(help="One dataset; all when left out.")] = None
+) -> None:
+    """Show what was spent of each dataset's privacy budget, and by what."""
+    found = [row for row in face.session.budgets() if name in (None, row["name"])]
+    for row in found:
+        face.say(
+            f"{row['name']}: epsilon {row['epsilon_spent']:.2f} of {row['epsilon_limit']:g} spent,"
+            f" delta {row['delta']:.2g}, for each {row['unit']}"
+        )
+        face.table(
+            ("job", "steps", "noise multiplier", "rate", "when"),
+            [
+                (
+                    event["job"],
+                    event["steps"],
+                    f"{event['noise_multiplier']:.3f}",
+                    f"{event['sample_rate']:g}",
+                    event["first"][:16],
+                )
+                for event in row["events"]
+            ],
+            "  nothing charged yet",
+        )
+    if not found:
+        face.say("No budget was used yet. A dataset gets one at its first private training run.")
+    face.result({"datasets": found})
+
+
+@command(audit, "tail")
+def audit_tail(face: Face, count: Annotated[int, typer.Option("-n", help="How many entries.")] = 20) -> None:
+    """Show the newest audit entries."""
+    if count < 1:
+        raise ConfigWrong("-n must be at least 1.", "Try -n 20.")
+    entries = face.session.audit_tail(count)
+    face.table(
+        ("seq", "at", "who", "what", "target"),
+        [(e["seq"], e["at"][:19], e["who"], e["what"], e["target"]) for e in entries],
+        "Nothing was done here yet.",
+    )
+    face.result({"entries": entries})

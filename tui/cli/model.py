@@ -1,0 +1,103 @@
+"""cloister model: import, list, card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from appliance.core.errors import ConfigWrong
+from tui.cli.face import Face, command
+
+app = typer.Typer(help="Bases, adapters and GGUF files of this site.", no_args_is_help=True)
+
+
+@command(app, "import")
+def import_(
+    face: Face,
+    path: Annotated[
+        Path, typer.Argument(help="A model folder, a .gguf file, or `demo` for the shipped base.")
+    ],
+    name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
+) -> None:
+    """Import a base model (safetensors folder) or a GGUF file, after checking it.
+
+    Pickled weights, missing shards, damaged headers and folders with code of their own are refused.
+    """
+    if str(path) == "demo" and not path.exists():
+        model = face.session.demo_base()
+    else:
+        if name is None:
+            raise ConfigWrong("The model needs a name.", "Add --name NAME.")
+        model = face.session.import_model(path, name)
+    face.say(f"{model.name}: {model.kind}, {model.size / 1e6:.1f} MB, sha256 {model.sha256[:12]}")
+    face.result({"name": model.name, "kind": model.kind, "size": model.size, "sha256": model.sha256})
+
+
+@command(app, "list")
+def list_(face: Face) -> None:
+    """List every model with where it came from."""
+    models = face.session.models()
+    scores = {report["model"]: report for report in reversed(face.session.reports())}
+    rows: list[dict[str, Any]] = []
+    for model in models:
+        privacy = model.facts.get("privacy") or {}
+        report = scores.get(model.name)
+        rows.append(
+            {
+                "name": model.name,
+                "kind": model.kind,
+                "type": model.facts.get("type"),
+                "size": model.size,
+                "gate": None if report is None else ("PASS" if report["passed"] else "FAIL"),
+                "epsilon": privacy.get("epsilon"),
+                "parent": model.parent,
+                "dataset": model.dataset,
+            }
+        )
+    face.table(
+        ("name", "kind", "type", "size", "gate", "epsilon", "from"),
+        [
+            (
+                row["name"],
+                row["kind"],
+                row["type"] or "-",
+                f"{row['size'] / 1e6:.1f} MB",
+                row["gate"] or "-",
+                "-" if row["epsilon"] is None else f"{row['epsilon']:.2f}",
+                " + ".join(part for part in (row["parent"], row["dataset"]) if part) or "-",
+            )
+            for row in rows
+        ],
+        "No models yet. Take the shipped base: cloister model import demo",
+    )
+    face.result({"models": rows})
+
+
+@command(app)
+def card(face: Face, name: Annotated[str, typer.Argument(help="A model's name.")]) -> None:
+    """Show a model's lineage, task, privacy statement and reports."""
+    chain = face.session.lineage(name)
+    model = chain[0]
+    face.say(" <- ".join(f"{step.name} ({step.kind})" for step in chain))
+    task = model.facts.get("task")
+    if task:
+        labels = ", ".join(task["labels"])
+        face.say(f"  task     {task['kind']}" + (f": {labels}" if labels else ""))
+    privacy = model.facts.get("privacy")
+    for key, value in (privacy or {}).items():
+        face.say(f"  {key:<18} {'; '.join(value) if isinstance(value, list) else value}")
+    if task and privacy is None:
+        face.say("  privacy  none: this model may repeat what it was trained on")
+    for report in face.session.reports(name):
+        face.say(f"  report   {report['path']}  gate {'PASS' if report['passed'] else 'FAIL'}")
+    face.result(
+        {
+            "name": model.name,
+            "kind": model.kind,
+            "lineage": [step.name for step in chain],
+            "facts": model.facts,
+            "reports": face.session.reports(name),
+        }
+    )

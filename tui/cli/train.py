@@ -1,0 +1,187 @@
+"""cloister train, evaluate, quantize."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from tui.cli.face import Face, command
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    command(app)(train)
+    command(app)(evaluate)
+    command(app)(quantize)
+
+
+def train(
+    face: Face,
+    dataset: Annotated[str, typer.Argument(help="Dataset, or dataset@version.")],
+    base: Annotated[str | None, typer.Option(help="Base model; may be left out when there is one.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the adapter (default: lora- and the job).")
+    ] = None,
+    epsilon: Annotated[
+        float, typer.Option(help="Most epsilon the dataset may have spent when this run ends.")
+    ] = 8.0,
+    delta: Annotated[float | None, typer.Option(help="Default: 1 / (10 x units), rounded down.")] = None,
+    no_privacy: Annotated[
+        bool,
+        typer.Option(
+            "--no-privacy", help="Train without differential privacy. The model may repeat records."
+        ),
+    ] = False,
+    steps: Annotated[int, typer.Option(help="Steps; 0 chooses.")] = 0,
+    rank: Annotated[int, typer.Option(help="LoRA rank.")] = 4,
+    alpha: Annotated[int, typer.Option(help="LoRA alpha; the scale is alpha / rank.")] = 8,
+    targets: Annotated[str, typer.Option(help="Layers to adapt.")] = "v_proj,o_proj,down_proj",
+    sample_rate: Annotated[float, typer.Option(help="Private: chance of each unit to join a step.")] = 0.5,
+    records_per_unit: Annotated[int, typer.Option(help="Private: records of a unit per step.")] = 1,
+    max_grad_norm: Annotated[float, typer.Option(help="Private: clip bound of a unit's gradient.")] = 1.0,
+    batch: Annotated[int, typer.Option(help="Without privacy: records per step.")] = 64,
+    epochs: Annotated[float, typer.Option(help="Without privacy: passes over the records.")] = 3.0,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate; 0 chooses.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the adapter's start. Noise is never seeded.")] = 0,
+    detach: Annotated[bool, typer.Option("--detach", help="Start it and come back at once.")] = False,
+) -> None:
+    """Fine-tune a base on a dataset with LoRA, under differential privacy unless you say otherwise.
+
+    The plan (who is protected, epsilon, noise) is shown before the first step, and every step is
+    charged to the dataset's budget before it is taken. Ctrl-C stops; `cloister job resume` goes on.
+    """
+    settings: dict[str, Any] = {
+        "private": not no_privacy,
+        "epsilon": epsilon,
+        "delta": delta,
+        "rank": rank,
+        "alpha": alpha,
+        "targets": [target.strip() for target in targets.split(",") if target.strip()],
+        "steps": steps,
+        "sample_rate": sample_rate,
+        "records_per_unit": records_per_unit,
+        "max_grad_norm": max_grad_norm,
+        "batch": batch,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    chosen, _, version = dataset.partition("@")
+    spec: dict[str, Any] = {"dataset": chosen, "base": face.session.base(base).name, "settings": settings}
+    if version:
+        spec["version"] = face.session.dataset(dataset).version
+    if name is not None:
+        spec["name"] = name
+    job_id = face.session.start_training(spec)
+    if detach:
+        face.say(f"Job {job_id} runs. Follow it with: cloister job tail {job_id}")
+        face.result({"job": job_id})
+        return
+    result = face.follow(job_id).end["result"]
+    face.say(f"{result['name']}: {result['steps']} steps on {chosen}")
+    say_privacy(face, result["privacy"])
+    face.say(f"Next: cloister evaluate {result['name']}")
+    face.result(result | {"job": job_id})
+
+
+def say_privacy(face: Face, privacy: dict[str, Any] | None) -> None:
+    """One sentence on what a model's privacy is."""
+    if privacy is None:
+        face.say("No differential privacy: this adapter may repeat what it was trained on.")
+        return
+    face.say(
+        f"epsilon {privacy['epsilon']:.2f}, delta {privacy['delta']:.2g} for each {privacy['unit']}"
+        f" (dataset so far: {privacy['epsilon_dataset']:.2f} of {privacy['epsilon_limit']:g})"
+    )
+
+
+def evaluate(
+    face: Face,
+    model: Annotated[str, typer.Argument(help="A base, adapter or GGUF; an adapter brings its GGUF files.")],
+    against: Annotated[str | None, typer.Option(help="Compare with this model (default: its base).")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Default: the one it was trained on.")] = None,
+    split: Annotated[str, typer.Option(help="test, or val while you are still choosing.")] = "test",
+    limit: Annotated[int | None, typer.Option(help="Score only the first N records.")] = None,
+) -> None:
+    """Measure a model on held-out records: accuracy with interval, F1, perplexity, and the gate.
+
+    An adapter is judged together with its base and every GGUF file made from it, as served.
+    """
+    spec = face.session.evaluation(model, against=against, dataset=dataset, split=split, limit=limit)
+    job_id = face.session.start_evaluation(spec)
+    report = face.follow(job_id).end["result"]
+    say_report(face, report)
+    face.result(report | {"job": job_id})
+
+
+def say_report(face: Face, report: dict[str, Any]) -> None:
+    """The report's table and gate."""
+    face.table(
+        ("model", "accuracy", "95 % interval", "free text", "macro F1", "perplexity", "size", "tokens/s"),
+        [report_row(row) for row in report["models"]],
+        "Nothing was scored.",
+    )
+    for gate in report["gates"]:
+        face.say(f"gate {'PASS' if gate['passed'] else 'FAIL'}  {gate['model']}")
+        for clause in gate["clauses"]:
+            sign = "x" if clause["passed"] else " "
+            face.say(f"  [{sign}] {clause['name']}: need {clause['need']}, got {clause['got']}")
+    face.say(f"report: {report['html']}")
+
+
+def report_row(row: dict[str, Any]) -> tuple[str, ...]:
+    """One model's cells."""
+
+    def number(key: str, form: str) -> str:
+        value = row.get(key)
+        return "-" if value is None else form.format(value)
+
+    interval = row.get("ci")
+    return (
+        row["name"],
+        number("accuracy", "{:.3f}"),
+        f"{interval[0]:.3f}-{interval[1]:.3f}" if interval else "-",
+        number("free_accuracy", "{:.3f}"),
+        number("macro_f1", "{:.3f}"),
+        number("perplexity", "{:.2f}"),
+        "-" if row.get("size") is None else f"{row['size'] / 1e6:.1f} MB",
+        number("tokens_per_second", "{:,.0f}"),
+    )
+
+
+def quantize(
+    face: Face,
+    model: Annotated[str, typer.Argument(help="An adapter or a base.")],
+    to: Annotated[str, typer.Option(help="Types, separated by commas.")] = "Q4_K_M,Q8_0",
+) -> None:
+    """Merge, convert to GGUF, quantise, and prove that every file is the model it came from.
+
+    F16 is always made: it is what the others are measured against. A file that cannot be proven is
+    not entered; a type that is too lossy is stepped up, and the reason is told.
+    """
+    types = [part.strip().upper() for part in to.split(",") if part.strip()]
+    job_id = face.session.start_quantising({"model": model, "types": types})
+    result = face.follow(job_id).end["result"]
+    say_files(face, result["files"])
+    face.result(result | {"job": job_id})
+
+
+def say_files(face: Face, files: list[dict[str, Any]]) -> None:
+    """The proof table."""
+    face.table(
+        ("file", "type", "size", "bits/weight", "KL to F16", "same top token", "proof"),
+        [
+            (
+                file["name"],
+                file["type"],
+                f"{file['size'] / 1e6:.1f} MB",
+                f"{file['bits_per_weight']:.2f}",
+                "-" if file.get("kld") is None else f"{file['kld']:.4f}",
+                "-" if file.get("same_top") is None else f"{file['same_top']:.1%}",
+                "PASS",
+            )
+            for file in files
+        ],
+        "No files.",
+    )
