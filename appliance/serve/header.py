@@ -1,0 +1,142 @@
+"""What a GGUF file says of itself, read without llama.cpp: the gateway stays small and alive.
+
+Layout: docs of the format in llama.cpp's ggml/docs/gguf.md, versions 2 and 3, little endian. Sizes
+in the file are not believed: everything read is checked against what is left.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from appliance.core.errors import ModelRejected
+from appliance.models.task import Task, task_from
+
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
+# llama.cpp makes control tokens of some entries that the file calls ordinary ("</s>", "<EOT>", ...);
+# anything in brackets is therefore treated as if it might be one.
+_MARKUP = re.compile(r"[_▁]?[<\[].+[>\]]", re.DOTALL)
+_WANTED = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """`specials`: texts that may become one special token, longest first; `forced`: those of them
+    that llama.cpp parses even where told not to (user-defined tokens). `normalizer`: the Unicode
+    form that the tokenizer was trained on and llama.cpp does not make, or None."""
+
+    architecture: str
+    context: int
+    template: str | None
+    bos: int | None
+    bos_text: str
+    eos: int
+    eos_text: str
+    add_bos: bool
+    specials: tuple[str, ...]
+    forced: frozenset[str]
+    normalizer: str | None
+    task: Task | None
+
+
+def read_header(path: Path) -> Header:
+    """The header of the GGUF file at `path`.
+
+    Raises:
+        ModelRejected: it is not a GGUF file of version 2 or 3, or it is damaged.
+    """
+    try:
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            values = dict(_pairs(content))
+        return _header(values)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error) as problem:
+        raise ModelRejected(
+            f"{path.name} is not a whole GGUF file ({type(problem).__name__}).",
+            "Quantise the model again, or copy the file again.",
+        ) from problem
+
+
+def _header(values: dict[str, Any]) -> Header:
+    architecture = values["general.architecture"]
+    tokens: list[str] = values["tokenizer.ggml.tokens"]
+    kinds = values.get("tokenizer.ggml.token_type") or [1] * len(tokens)
+    pairs = list(zip(tokens, kinds, strict=True))
+    special = {
+        text for text, kind in pairs if text and (kind in (_UNKNOWN, _CONTROL) or _MARKUP.fullmatch(text))
+    }
+    bos, eos = values.get("tokenizer.ggml.bos_token_id"), values["tokenizer.ggml.eos_token_id"]
+    task = values.get("cloister.task")
+    return Header(
+        architecture=architecture,
+        context=int(values[f"{architecture}.context_length"]),
+        template=values.get("tokenizer.chat_template"),
+        bos=bos,
+        bos_text="" if bos is None else tokens[bos],
+        eos=eos,
+        eos_text=tokens[eos],
+        add_bos=bool(values.get("tokenizer.ggml.add_bos_token", False)),
+        specials=tuple(sorted(special, key=lambda text: (-len(text), text))),
+        forced=frozenset(text for text, kind in pairs if kind == _USER_DEFINED and text in special),
+        normalizer=values.get("cloister.normalizer"),
+        task=task_from(json.loads(task)) if task else None,
+    )
+
+
+def _pairs(content: mmap.mmap) -> Iterator[tuple[str, Any]]:
+    """The key-value pairs; of arrays only those wanted are kept."""
+    magic, version, _tensors, count = struct.unpack_from("<4sIQQ", content, 0)
+    if magic != b"GGUF" or version not in (2, 3):
+        raise ValueError("magic or version")
+    at = 24
+    for _ in range(count):
+        key, at = _string(content, at)
+        (kind,) = struct.unpack_from("<I", content, at)
+        if kind == _ARRAY:
+            value, at = _array(content, at + 4, keep=key in _WANTED)
+        else:
+            value, at = _value(content, at + 4, kind)
+        yield key, value
+
+
+def _value(content: mmap.mmap, at: int, kind: int) -> tuple[Any, int]:
+    if kind == _STRING:
+        return _string(content, at)
+    form = "<" + _SCALARS[kind]
+    return struct.unpack_from(form, content, at)[0], at + struct.calcsize(form)
+
+
+def _string(content: mmap.mmap, at: int) -> tuple[str, int]:
+    (length,) = struct.unpack_from("<Q", content, at)
+    end = at + 8 + length
+    if end > len(content):
+        raise ValueError("string")
+    return content[at + 8 : end].decode("utf-8", "replace"), end
+
+
+def _array(content: mmap.mmap, at: int, *, keep: bool) -> tuple[list[Any] | None, int]:
+    kind, count = struct.unpack_from("<IQ", content, at)
+    at += 12
+    if kind == _STRING:
+        if count * 8 > len(content) - at:
+            raise ValueError("array")
+        found = []
+        for _ in range(count):
+            if keep:
+                text, at = _string(content, at)
+                found.append(text)
+            else:
+                at += 8 + struct.unpack_from("<Q", content, at)[0]
+        return (found if keep else None), at
+    form = f"<{count}{_SCALARS[kind]}"
+    end = at + struct.calcsize(form)
+    if end > len(content):
+        raise ValueError("array")
+    return (list(struct.unpack_from(form, content, at)) if keep else None), end

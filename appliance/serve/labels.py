@@ -1,0 +1,47 @@
+"""Answers of label models: the walk down the trie of their labels, with the odds of each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from appliance.models.task import Task
+from appliance.models.trie import LabelTrie
+from appliance.serve import prompts
+from appliance.serve.engine import Engine
+from appliance.serve.header import Header
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """A label, the product of its steps' probabilities, and the number of its tokens."""
+
+    label: str
+    confidence: float
+    tokens: int
+
+
+async def label_trie(engine: Engine, header: Header, task: Task) -> LabelTrie:
+    """The trie of the task's labels as this model spells them: one space, then the label."""
+    return LabelTrie(
+        {label: await prompts.plain_tokens(engine, header, f" {label.strip()}") for label in task.labels},
+        header.eos,
+    )
+
+
+async def pick_label(engine: Engine, trie: LabelTrie, prompt: Sequence[int]) -> Labelled:
+    """The greedy label after `prompt`."""
+    walked: tuple[int, ...] = ()
+    odds, asked = 0.0, False
+    while True:
+        label = trie.label(walked)
+        if label is not None:
+            return Labelled(label=label, confidence=math.exp(odds), tokens=len(walked))
+        allowed = trie.allowed(walked)
+        best = 0
+        if len(allowed) > 1:
+            found = await engine.choose([*prompt, *walked], allowed, again=asked)
+            best, asked = max(range(len(allowed)), key=lambda i: found[i]), True
+            odds += found[best]
+        walked += (allowed[best],)

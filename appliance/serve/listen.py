@@ -1,0 +1,96 @@
+"""The port of the endpoint: bound once, before anything is loaded, so that two cannot race for it."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import ssl
+from pathlib import Path
+
+from appliance.core.errors import ApplianceError, Busy, ConfigWrong
+
+_TRIED = 50  # ports looked at for a suggestion
+
+
+def open_port(host: str, port: int, *, tls: bool) -> socket.socket:
+    """A listening socket on `host` and `port` (0: any free one). Clients that come early wait in it.
+
+    Raises:
+        ConfigWrong: the address is not one of this machine, or lies beyond loopback without TLS.
+        Busy: somebody else has the port.
+    """
+    try:
+        if not 0 <= port < 65536:
+            raise OverflowError(port)
+        numbers = "127.0.0.1" if host == "localhost" else host  # no name is ever looked up
+        found = socket.getaddrinfo(numbers, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        family, _, _, _, address = found[0]
+    except (OSError, UnicodeError, OverflowError) as problem:
+        raise ConfigWrong(
+            f"{host}:{port} is not an address and port.", "Give --host as numbers, such as 127.0.0.1."
+        ) from problem
+    if not tls and not ipaddress.ip_address(address[0]).is_loopback:
+        raise ConfigWrong(
+            f"{host} can be reached from other machines, and keys would cross the network in the clear.",
+            "Give --tls-cert and --tls-key, or use --host 127.0.0.1.",
+        )
+    try:
+        return _listen(family, address)
+    except OSError as problem:
+        raise _explained(problem, family, address) from problem
+
+
+def url_of(listener: socket.socket, *, tls: bool) -> str:
+    """The base address of the API on `listener`, as clients want it."""
+    host, port = listener.getsockname()[:2]
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/v1"
+
+
+def check_tls(certificate: Path, key: Path) -> None:
+    """Check that a certificate chain and its key can be used.
+
+    Raises:
+        ConfigWrong: they cannot.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as problem:
+        raise ConfigWrong(
+            f"The TLS certificate or its key cannot be used: {problem.strerror or problem}.",
+            "Both must be PEM files that belong together and that this account may read.",
+        ) from problem
+
+
+def _listen(family: int, address: tuple[object, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Without this a port stays taken for a minute after its last connection.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _explained(problem: OSError, family: int, address: tuple[object, ...]) -> ApplianceError:
+    host, port = str(address[0]), int(str(address[1]))
+    if problem.errno == errno.EADDRINUSE:
+        free = _next_free(family, address, port)
+        hint = f"Stop that, or use --port {free}." if free else "Use another --port."
+        return Busy(f"Port {port} on {host} is taken by another program.", hint)
+    if problem.errno == errno.EACCES:
+        return ConfigWrong(f"This account may not open port {port}.", "Use a --port above 1023.")
+    return ConfigWrong(f"{host}:{port} cannot be opened: {problem.strerror}.", "Use --host 127.0.0.1.")
+
+
+def _next_free(family: int, address: tuple[object, ...], port: int) -> int | None:
+    for other in range(port + 1, min(port + _TRIED, 65536)):
+        try:
+            _listen(family, (address[0], other, *address[2:])).close()
+        except OSError:
+            continue
+        return other
+    return None

@@ -1,0 +1,118 @@
+"""What the tests of serving share: a real GGUF file, a home that has it, running endpoints."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+
+import appliance.models
+from appliance.core.db import transaction
+from appliance.core.files import sha256_file
+from appliance.core.home import Home, open_home
+from appliance.models import registry
+from appliance.models.registry import Model
+from appliance.models.task import PROMPT, Task
+from appliance.ops import jobs
+from appliance.security import keys
+from quantize.convert import convert
+from quantize.source import open_checkpoint
+
+BASE = Path(appliance.models.__file__).parent / "base"
+# One label starts another, and some share their first token.
+LABELS = ("cancel", "cancel reservation", "calendar update", "repeat", "time", "other", "thank you")
+TASK = Task(kind="label", prompt=PROMPT, labels=LABELS)
+TEXTS = (
+    "I want to cancel my appointment on friday",
+    "my knee hurts since tuesday",
+    "please send the invoice again",
+    "what is the time",
+    "can you move my booking to monday morning?",
+    "fever and cough, and I feel weak since the weekend",
+    "where is the clinic",
+    "thanks!",
+)
+NAME = "inbox-f16"
+# With these the base writes on for all 400 tokens, about half a second.
+ENDLESS = {"temperature": 2.0, "seed": 26, "max_tokens": 400}
+
+
+@cache
+def _folder() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="cloister-tests-")
+
+
+@cache
+def gguf(labels: bool = True) -> Path:
+    """The shipped base as F16 GGUF, as a label model or a plain one; made once."""
+    path = Path(_folder().name) / f"{'label' if labels else 'plain'}.gguf"
+    facts = {"cloister.task": json.dumps(TASK.as_dict())} if labels else {}
+    convert(open_checkpoint(BASE), path, "F16", name="inbox", facts=facts)
+    return path
+
+
+def new_home(folder: Path, *, labels: bool = True, passed: bool = True) -> Home:
+    """A home where NAME is registered, with a report that passes it or not."""
+    home = open_home(folder)
+    path = gguf(labels)
+    model = Model(
+        name=NAME, kind="gguf", path=path, sha256=sha256_file(path), size=path.stat().st_size, facts={}
+    )
+    registry.add(home, model, who="tests")
+    with transaction(home) as link:
+        link.execute(
+            "INSERT INTO reports (model, dataset, created, job, passed, path)"
+            " VALUES (?, 'd@1', '', '', ?, '')",
+            (NAME, int(passed)),
+        )
+    return home
+
+
+@contextmanager
+def endpoint(home: Home, **spec: Any) -> Iterator[tuple[jobs.JobView, str, str]]:
+    """A running serve job: the job, its base address, a key for it."""
+    _, key = keys.new_key(home, "tests", "tests")
+    job_id = jobs.start(home, "serve", {"model": NAME, "port": 0, **spec}, title="serve", who="tests")
+    try:
+        url = ready(home, job_id)["url"]
+        yield jobs.view(home, job_id), url, key
+    finally:
+        if jobs.view(home, job_id).state == "running":
+            jobs.stop(home, job_id, who="tests")
+
+
+def ready(home: Home, job_id: str, timeout: float = 30.0) -> dict[str, Any]:
+    """The "ready" event of a job."""
+    limit = time.monotonic() + timeout
+    while time.monotonic() < limit:
+        view = jobs.view(home, job_id)
+        for event in view.events:
+            if event["event"] == "ready":
+                return event
+        assert view.state in ("waiting", "running"), (view.events, (view.folder / "log.txt").read_text())
+        time.sleep(0.02)
+    raise AssertionError("not ready in time")
+
+
+def processes(job: jobs.JobView) -> tuple[psutil.Process, psutil.Process]:
+    """The process of a serve job, and its llama-server."""
+    for process in psutil.process_iter(["cmdline"]):
+        if str(job.folder) in (process.info["cmdline"] or []):
+            (server,) = process.children()
+            return process, server
+    raise AssertionError("the job is not running")
+
+
+def until(true: Any, timeout: float = 10.0) -> None:
+    """Wait until `true()` holds."""
+    limit = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < limit, "it did not happen in time"
+        time.sleep(0.02)

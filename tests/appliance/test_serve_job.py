@@ -1,0 +1,161 @@
+"""Which models are served, on which ports, and how serving ends."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import os
+import shutil
+import socket
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import serve_support as support
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from appliance.core.errors import Busy, ConfigWrong, GateFailed, ModelRejected, NotFound
+from appliance.core.job import Job
+from appliance.models import registry
+from appliance.ops import jobs
+from appliance.serve import client
+from appliance.serve.job import choose_model, open_checked, run
+from appliance.serve.listen import open_port, url_of
+
+
+def test_only_a_model_that_passed_is_served(tmp_path: Path) -> None:
+    home = support.new_home(tmp_path, passed=False)
+    with pytest.raises(GateFailed, match="report") as caught:
+        choose_model(home, support.NAME, gated=True)
+    assert "cloister evaluate" in caught.value.hint
+    assert choose_model(home, support.NAME, gated=False).name == support.NAME
+    with pytest.raises(NotFound):
+        choose_model(home, "nothing", gated=True)
+
+
+def test_an_adapter_stands_for_the_smallest_file_made_from_it(tmp_path: Path) -> None:
+    home = support.new_home(tmp_path)
+    file = registry.get(home, support.NAME)
+    adapter = replace(file, name="lora", kind="adapter", parent=None)
+    registry.add(home, adapter, who="tests")
+    with pytest.raises(NotFound, match="no GGUF"):
+        choose_model(home, "lora", gated=False)
+    for name, size in (("lora-q8", 50), ("lora-q4", 20)):
+        registry.add(home, replace(file, name=name, parent="lora", size=size), who="tests")
+    assert choose_model(home, "lora", gated=False).name == "lora-q4"
+    with pytest.raises(GateFailed):
+        choose_model(home, "lora", gated=True)
+
+
+def test_a_file_that_changed_is_not_served(tmp_path: Path) -> None:
+    home = support.new_home(tmp_path)
+    model = registry.get(home, support.NAME)
+    copy = tmp_path / "copy.gguf"
+    shutil.copy(model.path, copy)
+    os.close(open_checked(replace(model, path=copy)))
+    with copy.open("r+b") as stream:
+        stream.seek(1_000_000)
+        stream.write(b"\x00\x01\x02\x03")
+    with pytest.raises(ModelRejected, match="changed"):
+        open_checked(replace(model, path=copy))
+    with pytest.raises(NotFound):
+        open_checked(replace(model, path=tmp_path / "gone"))
+
+
+def test_a_taken_port_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
+    home = support.new_home(tmp_path)
+    (tmp_path / "job").mkdir()
+    job = Job(id="1", kind="serve", folder=tmp_path / "job", home=home)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Busy, match=str(port)) as caught:
+            run({"model": support.NAME, "port": port}, job)
+    assert "--port" in caught.value.hint
+    assert not (tmp_path / "job" / "engine").exists()
+    first = open_port("127.0.0.1", 0, tls=False)
+    with first, pytest.raises(Busy):
+        open_port("127.0.0.1", first.getsockname()[1], tls=False)
+
+
+def test_nothing_leaves_loopback_without_tls() -> None:
+    for host in ("0.0.0.0", "::"):  # noqa: S104
+        with pytest.raises(ConfigWrong, match="clear"):
+            open_port(host, 0, tls=False)
+    with pytest.raises(ConfigWrong):
+        open_port("no.such.host.invalid", 0, tls=False)
+    with pytest.raises(ConfigWrong):
+        open_port("127.0.0.1", 99999, tls=False)
+    with open_port("localhost", 0, tls=False) as listener:
+        assert url_of(listener, tls=True).startswith("https://")
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "site")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def test_tls_serves_and_a_stop_lets_open_answers_finish(tmp_path: Path) -> None:
+    home = support.new_home(tmp_path / "home", labels=False)
+    cert, key_file = certificate(tmp_path)
+    tls = {"tls_cert": str(cert), "tls_key": str(key_file)}
+    with support.endpoint(home, engine="in-process", threads=1, **tls) as (job, url, key):
+        assert url.startswith("https://127.0.0.1:")
+        messages = [{"role": "user", "content": "hello"}]
+        answer = client.stream(url, key, support.NAME, messages, ca=cert, **support.ENDLESS)
+        first = next(answer)
+        stopping = threading.Thread(target=jobs.stop, args=(home, job.id), kwargs={"who": "tests"})
+        stopping.start()
+        assert len(first + "".join(answer)) > 100
+        stopping.join()
+        view = jobs.view(home, job.id)
+        assert view.state == "done"
+        result = json.loads((view.folder / "result.json").read_bytes())
+        assert (result["requests"], result["engine"]) == (1, "in-process")
+        assert result["tokens"] == 400
+
+
+def test_a_killed_job_takes_its_engine_along_and_starts_again(tmp_path: Path) -> None:
+    home = support.new_home(tmp_path / "home")
+    with support.endpoint(home, threads=1) as (job, _, key):
+        process, engine = support.processes(job)
+        process.kill()
+        support.until(lambda: jobs.view(home, job.id).state == "died")
+        support.until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE)
+        jobs.resume(home, job.id, who="tests")
+        support.until(lambda: jobs.view(home, job.id).state == "running", 20)
+        support.until(
+            lambda: len([e for e in jobs.view(home, job.id).events if e["event"] == "ready"]) == 2, 20
+        )
+        ready = [event for event in jobs.view(home, job.id).events if event["event"] == "ready"][-1]
+        messages = [{"role": "user", "content": "thanks!"}]
+        assert client.ask(ready["url"], key, support.NAME, messages).label in support.LABELS
