@@ -8,6 +8,7 @@ key-values, then per tensor its name, shape, type and offset, then the data at t
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import mmap
 import struct
@@ -19,6 +20,9 @@ from typing import Any
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from appliance.core.errors import ModelRejected
+from appliance.models.task import task_from
+from quantize import worker
+from quantize.kernel import TYPE_NAMES, try_file
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?"}
 _SCALARS |= {10: "<Q", 11: "<q", 12: "<d"}
@@ -50,8 +54,8 @@ class Gguf:
         return dict(Counter(kind for kind, shape in self.tensors.values() if len(shape) > 1).most_common())
 
 
-def check_gguf(path: Path) -> Gguf:
-    """Read and check the header of a GGUF file.
+def read_gguf(path: Path) -> Gguf:
+    """Read and check the header of a GGUF file; nothing written in C sees it.
 
     Raises:
         ModelRejected: anything out of bounds, unknown, doubled, misaligned or beyond the file.
@@ -65,6 +69,51 @@ def check_gguf(path: Path) -> Gguf:
         raise ModelRejected(
             f"{path.name} is not a sound GGUF file: {problem}.", "Copy it again from its source."
         ) from problem
+
+
+def check_gguf(path: Path) -> dict[str, Any]:
+    """Check a GGUF that someone else made: its header here, then a trial in a child process.
+
+    Returns facts for its registry entry. It is sound and can be served; nothing proves what it is.
+
+    Raises:
+        ModelRejected: the header is unsound, it has no usable chat template, or it is not a model.
+        EngineFailed: llama.cpp crashed or hung on it.
+    """
+    header = read_gguf(path)
+    seen = worker.run(
+        try_file,
+        doing=f"Opening {path.name} in llama.cpp",
+        timeout=300,
+        memory=4_000_000_000 + 3 * path.stat().st_size,
+        file=str(path),
+    )
+    return {
+        "type": TYPE_NAMES.get(header.values.get("general.file_type", -1), "other"),
+        "architecture": header.values["general.architecture"],
+        "parameters": header.parameters,
+        "bits_per_weight": round(header.bits_per_weight, 3),
+        "histogram": header.histogram,
+        "context": seen["context"],
+        "task": _task(header.values.get("cloister.task")),
+        "privacy": None,
+        "proof": None,
+    }
+
+
+def _task(text: object) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        task = task_from(json.loads(str(text)))
+        parts = (task.kind, task.prompt, *task.labels)
+        if task.kind not in ("label", "answer") or not all(isinstance(part, str) for part in parts):
+            raise ValueError("not a task")
+    except (ValueError, KeyError, TypeError) as problem:
+        raise ModelRejected(
+            "The file's cloister.task cannot be read.", "Export the model again where it was made."
+        ) from problem
+    return task.as_dict()
 
 
 class _Reader:

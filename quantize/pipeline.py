@@ -19,13 +19,13 @@ from appliance.core.job import Job
 from appliance.models.task import task_from
 from quantize import shelf, worker
 from quantize.convert import convert
-from quantize.header import Gguf, check_gguf
+from quantize.header import Gguf, read_gguf
 from quantize.kernel import QUANTISED, quantize_file
 from quantize.limits import LADDER, PARITY, Loss, loss_limits, shortfalls
 from quantize.origin import Origin, open_origin
 from quantize.reference import reference
 from quantize.texts import ANSWERS, CHATS, MESSAGES, NASTY, PASSAGES
-from quantize.verify import examine, judge_chats, judge_tokens, lose, parity, same_words
+from quantize.verify import examine, judge, lose, same_words
 
 TYPES = ("F16", *QUANTISED)
 LARGEST_F32 = 3_000_000_000  # bytes; beyond, no F32 draft is written and F16 carries the proof alone
@@ -153,7 +153,7 @@ class _Run:
         faults: list[str] = []
         for number, kind in enumerate(self.drafts):
             self.job.progress("prove against transformers", number, len(self.drafts))
-            check_gguf(self._draft(kind))
+            read_gguf(self._draft(kind))
             logits = self.work / f"{kind}.npy"
             seen = worker.run(
                 examine,
@@ -166,13 +166,10 @@ class _Run:
                 windows=wanted["windows"][: wanted["compared"]],
                 logits=str(logits),
             )
-            if kind == "F16":
-                proof["tokens"], wrong = judge_tokens(self.strings, wanted, seen)
-                proof["template"], unlike = judge_chats(wanted, seen)
-                faults += wrong + unlike
-            figures = parity(self.work / "reference.npy", logits)
-            proof["logits"][kind] = figures
-            faults += [f"{kind} logits: {fault}" for fault in shortfalls(figures, PARITY[kind])]
+            figures, wrong = judge(kind, self.strings, wanted, seen, self.work / "reference.npy", logits)
+            proof["logits"][kind] = figures.pop("logits")
+            proof |= figures
+            faults += wrong
         self.job.progress("prove against transformers", 1, 1)
         if faults:
             raise ProofFailed(
@@ -181,7 +178,7 @@ class _Run:
             )
         proof |= {"limits": {kind: asdict(PARITY[kind]) for kind in self.drafts}, "verdict": "PASS"}
         draft = self._draft("F16")
-        return shelf.publish(self.job, self.origin, "F16", "F16", draft, check_gguf(draft), proof)
+        return shelf.publish(self.job, self.origin, "F16", "F16", draft, read_gguf(draft), proof)
 
     def _step_up(self, asked: str, f16: Path, windows: list[dict[str, Any]]) -> dict[str, Any]:
         """Publish `asked`, or the next larger type that is close enough to F16."""
@@ -221,8 +218,8 @@ class _Run:
             kind=kind,
         ).result(watch)
         self.job.progress(f"prove {kind}", 0, 1)
-        header = check_gguf(draft)
-        if not same_words(header, check_gguf(f16)):
+        header = read_gguf(draft)
+        if not same_words(header, read_gguf(f16)):
             raise ProofFailed(
                 f"The {kind} file differs from its F16 in more than its weights.", "Nothing was registered."
             )

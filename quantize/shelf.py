@@ -35,7 +35,7 @@ def proven(job: Job, origin: Origin, asked: str, bounds: dict[str, Loss]) -> dic
         model = _registered(job, origin, kind)
         if model is None or model.facts.get("source_sha256") != origin.sha256:
             continue
-        proof = model.facts["proof"]
+        proof = model.facts["proof"]  # ours, since the origin is the same
         if kind != asked and asked not in proof.get("stepped_up", {}):
             continue
         if kind in bounds and proof["limits"] != asdict(bounds[kind]):

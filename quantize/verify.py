@@ -14,6 +14,7 @@ from appliance.core.errors import ModelRejected
 from appliance.models.llama import LlamaFile
 from appliance.models.prompt import render
 from quantize.header import Gguf
+from quantize.limits import PARITY, shortfalls
 from quantize.measure import compare, loss_figures, parity_figures, surprise
 
 _GROUP = 8  # windows at a time
@@ -86,6 +87,20 @@ def lose(file: str, against: str, windows: list[dict[str, Any]]) -> dict[str, An
                     compare(a, b) | {"ours": surprise(a, following), "theirs": surprise(b, following)}
                 )
     return loss_figures(parts)
+
+
+def judge(
+    kind: str, strings: list[str], wanted: dict[str, Any], seen: dict[str, Any], theirs: Path, ours: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """What `examine` saw of a draft of type `kind` against `reference`: figures, and faults in words.
+
+    `theirs` and `ours` are the two files of logits.
+    """
+    tokens, faults = judge_tokens(strings, wanted, seen)
+    template, unlike = judge_chats(wanted, seen)
+    figures = parity(theirs, ours)
+    faults += unlike + [f"{kind} logits: {fault}" for fault in shortfalls(figures, PARITY[kind])]
+    return {"tokens": tokens, "template": template, "logits": figures}, faults
 
 
 def judge_tokens(

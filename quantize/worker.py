@@ -96,18 +96,27 @@ class Child:
         self._folder.cleanup()
 
 
-def start(function: Callable[..., Any], /, *, doing: str, timeout: float = 1800, **arguments: Any) -> Child:
+def start(
+    function: Callable[..., Any],
+    /,
+    *,
+    doing: str,
+    timeout: float = 1800,
+    memory: int | None = None,
+    **arguments: Any,
+) -> Child:
     """Begin `function(**arguments)` in a child; `doing` names it in errors.
 
-    `function` stands at the top of a module; arguments and result are JSON.
+    `function` stands at the top of a module; arguments and result are JSON. `memory` bounds the
+    child's address space, in bytes.
     """
-    call = {"module": function.__module__, "function": function.__name__, "arguments": arguments}
-    return Child(call, doing, timeout)
+    named = {"module": function.__module__, "function": function.__name__}
+    return Child({**named, "arguments": arguments, "memory": memory}, doing, timeout)
 
 
-def run(function: Callable[..., Any], /, *, doing: str, timeout: float = 1800, **arguments: Any) -> Any:
+def run(function: Callable[..., Any], /, **arguments: Any) -> Any:
     """`start` and wait. Raises as `Child.result` does."""
-    return start(function, doing=doing, timeout=timeout, **arguments).result()
+    return start(function, **arguments).result()
 
 
 def _error(told: dict[str, str]) -> ApplianceError:
@@ -125,6 +134,8 @@ def main(folder: Path) -> int:
     if os.getppid() != call["parent"]:
         return 1
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if call["memory"]:
+        resource.setrlimit(resource.RLIMIT_AS, (call["memory"], call["memory"]))
     function = getattr(importlib.import_module(call["module"]), call["function"])
     try:
         write_json(folder / "result.json", function(**call["arguments"]))
