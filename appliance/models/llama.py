@@ -117,12 +117,13 @@ class LlamaFile:
             )
         self.vocab = lib.llama_model_get_vocab(self.model)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self.vocab)
-        self.n_context_train: int = lib.llama_model_n_ctx_train(self.model)
         self.bos: int = lib.llama_vocab_bos(self.vocab)
         self.eos: int = lib.llama_vocab_eos(self.vocab)
         template = lib.llama_model_chat_template(self.model, None)
         self.chat_template: str | None = template.decode("utf-8", "replace") if template else None
         self.metadata = self._metadata()
+        trained = self.metadata.get(f"{self.metadata.get('general.architecture')}.context_length", "0")
+        self.n_context_train = int(trained) if trained.isdecimal() else 0
         self.normalizer = self.metadata.get("cloister.normalizer")
         if not vocab_only:
             self._open_context(exact)

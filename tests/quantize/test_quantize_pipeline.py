@@ -1,0 +1,192 @@
+"""The whole chain on the shipped base with an adapter, through the job's own door."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quantize_support import make_adapter
+
+from appliance.core.errors import ConfigWrong, EngineFailed, ProofFailed
+from appliance.core.files import sha256_file, sha256_folder
+from appliance.core.home import Home, open_home
+from appliance.core.job import Job
+from appliance.models import registry
+from appliance.models.llama import LlamaFile
+from appliance.models.registry import Model
+from appliance.models.task import Task
+from quantize import convert as convert_module
+from quantize import worker
+from quantize.header import read_gguf
+from quantize.job import run
+
+BASE = Path(__file__).parents[2] / "appliance" / "models" / "base"
+TASK = Task(kind="label", prompt="Message: {text}\nLabel?", labels=("billing", "results", "übrige"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    folder = tmp_path_factory.mktemp("site")
+    adapter = make_adapter(
+        BASE, folder / "adapter", std=0.02, target_modules=["v_proj", "o_proj", "down_proj"]
+    )
+    home = open_home(folder / "home")
+    registry.add(
+        home, Model(name="base", kind="base", path=BASE, sha256=sha256_folder(BASE), size=1), who="t"
+    )
+    tuned = Model(
+        name="lora-1",
+        kind="adapter",
+        path=adapter,
+        sha256=sha256_folder(adapter),
+        size=1,
+        parent="base",
+        dataset="inbox@1",
+        facts={"task": TASK.as_dict(), "privacy": {"epsilon": 8.0}},
+    )
+    registry.add(home, tuned, who="t")
+    return home
+
+
+def job_in(home: Home, name: str) -> Job:
+    folder = home.jobs / name
+    folder.mkdir(exist_ok=True)
+    return Job(id=name, kind="quantize", folder=folder, home=home)
+
+
+def ggufs(home: Home) -> list[str]:
+    return [model.name for model in registry.models(home) if model.kind == "gguf"]
+
+
+def logs(job: Job) -> str:
+    return (job.folder / "events.jsonl").read_text()
+
+
+CODE = """
+import sys; from pathlib import Path
+from appliance.core.home import open_home; from appliance.core.job import Job; from quantize.job import run
+home = open_home(Path(sys.argv[1])); folder = home.jobs / "one"; folder.mkdir(exist_ok=True)
+job = Job(id="one", kind="quantize", folder=folder, home=home)
+run({"model": "lora-1", "types": ["F16", "Q8_0", "Q4_K_M"]}, job)
+"""
+
+
+def test_killed_in_the_middle_nothing_is_registered(home: Home) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(BASE.parents[2])}
+    with subprocess.Popen([sys.executable, "-c", CODE, str(home.path)], env=environment) as process:
+        draft = home.jobs / "one" / "work" / "F16.gguf"
+        for _ in range(1200):
+            if draft.exists():
+                break
+            time.sleep(0.05)
+        assert draft.exists()
+        process.send_signal(signal.SIGKILL)
+    assert ggufs(home) == []
+    assert not list(home.models.iterdir())
+
+
+@pytest.fixture(scope="module")
+def made(home: Home) -> list[dict[str, Any]]:
+    """The same job, run again after the kill."""
+    return run({"model": "lora-1", "types": ["F16", "Q8_0", "Q4_K_M"]}, job_in(home, "one"))["files"]
+
+
+def test_proven_files_are_registered(home: Home, made: list[dict[str, Any]]) -> None:
+    assert [(file["type"], file["name"]) for file in made] == [
+        ("F16", "lora-1-f16"),
+        ("Q8_0", "lora-1-q8_0"),
+        ("Q4_K_M", "lora-1-q4_k_m"),
+    ]
+    assert ggufs(home) == [file["name"] for file in made]
+    assert not (home.jobs / "one" / "work").exists()
+    for file in made:
+        model = registry.get(home, file["name"])
+        assert (model.parent, model.dataset) == ("lora-1", "inbox@1")
+        assert model.facts["privacy"] == {"epsilon": 8.0}
+        assert sha256_file(model.path) == model.sha256 == file["sha256"]
+        said = read_gguf(model.path).values
+        assert json.loads(said["cloister.task"]) == TASK.as_dict()
+        assert said["general.file_type"] == {"F16": 1, "Q8_0": 7, "Q4_K_M": 15}[file["type"]]
+
+
+def test_the_proofs_hold_figures_within_the_limits(made: list[dict[str, Any]]) -> None:
+    f16, int8, int4 = (file["proof"] for file in made)
+    assert f16["tokens"]["equal"] == f16["tokens"]["strings"] > 140
+    assert f16["template"]["equal"] == f16["template"]["chats"] == 6
+    assert f16["logits"]["F32"]["kl_mean"] < 1e-8
+    assert f16["logits"]["F16"]["kl_mean"] < 1e-4
+    assert int8["loss"]["kld_mean"] < 0.01 < int4["loss"]["kld_mean"] < 0.06
+    assert int4["stepped_up"] == {}
+    sizes = [file["size"] for file in made]
+    assert sizes == sorted(sizes, reverse=True)
+    assert made[2]["bits_per_weight"] < 5.3
+
+
+def test_the_served_file_computes(made: list[dict[str, Any]]) -> None:
+    with LlamaFile(made[2]["path"], context=64) as llama:
+        assert llama.logits([[1, 4, 30]])[0].shape == (1, 4096)
+
+
+def test_a_second_run_reuses_what_is_proven(home: Home, made: list[dict[str, Any]]) -> None:
+    job = job_in(home, "two")
+    began = time.monotonic()
+    again = run({"model": "lora-1", "types": ["Q8_0", "Q4_K_M"]}, job)["files"]
+    assert time.monotonic() - began < 3
+    assert [file["reused"] for file in again] == [True, True, True]
+    assert [file["sha256"] for file in again] == [file["sha256"] for file in made]
+    assert "reused" in logs(job)
+
+
+def test_a_lost_file_is_made_again_and_a_far_type_steps_up(home: Home, made: list[dict[str, Any]]) -> None:
+    Path(made[1]["path"]).write_bytes(b"")
+    job = job_in(home, "three")
+    limits = {"Q4_0": {"kld_mean": 1e-9}, "Q4_K_M": {"kld_mean": 1e-9}}
+    files = run({"model": "lora-1", "types": ["Q8_0", "Q4_0"], "limits": limits}, job)["files"]
+    assert files[0]["reused"]
+    assert sha256_file(Path(made[1]["path"])) == made[1]["sha256"] == files[1]["sha256"]
+    assert (files[2]["asked"], files[2]["type"], files[2]["name"]) == ("Q4_0", "Q5_K_M", "lora-1-q5_k_m")
+    assert list(files[2]["proof"]["stepped_up"]) == ["Q4_0", "Q4_K_M"]
+    assert "lora-1-q4_0" not in ggufs(home)
+    assert "Q4_0 is too far from F16 (kld_mean" in logs(job)
+    again = run({"model": "lora-1", "types": ["Q4_0"], "limits": limits}, job_in(home, "four"))["files"]
+    assert [file["reused"] for file in again] == [True, True]
+
+
+def test_a_file_that_is_not_the_model_is_not_registered(
+    home: Home, made: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert_module, "_pair_halves", lambda values, heads: values)
+    before = ggufs(home)
+    with pytest.raises(ProofFailed, match=r"not base: .*F32 logits: kl_mean"):
+        run({"model": "base", "types": ["F16"]}, job_in(home, "five"))
+    assert ggufs(home) == before
+    assert not (home.jobs / "five" / "work").exists()
+
+
+def test_a_crash_of_a_child_is_a_typed_error(
+    home: Home, made: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = worker.start
+    monkeypatch.setattr("quantize.worker.start", lambda function, doing, **_: begin(os.abort, doing=doing))
+    with pytest.raises(EngineFailed, match=r"with transformers crashed \(SIGABRT\)"):
+        run({"model": "base", "types": ["F16"]}, job_in(home, "six"))
+    assert "base-f16" not in ggufs(home)
+    assert not (home.jobs / "six" / "work").exists()
+
+
+def test_wrong_asks_are_refused_before_work(home: Home, made: list[dict[str, Any]]) -> None:
+    with pytest.raises(ConfigWrong, match="Q9_9"):
+        run({"model": "lora-1", "types": ["Q9_9"]}, job_in(home, "seven"))
+    with pytest.raises(ConfigWrong, match="GGUF file already"):
+        run({"model": "lora-1-f16", "types": ["F16"]}, job_in(home, "seven"))
+    taken = Model(name="base-q8_0", kind="gguf", path=BASE, sha256="0", size=1)
+    registry.add(home, taken, who="t")
+    with pytest.raises(ConfigWrong, match="another model named base-q8_0"):
+        run({"model": "base", "types": ["Q8_0"]}, job_in(home, "seven"))
