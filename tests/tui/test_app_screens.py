@@ -1,0 +1,328 @@
+"""The screens, driven by keys, on a real session over a home on disk."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import app_site as a
+import psutil
+import pytest
+from app_site import lines, screens, shown, until
+from textual.command import CommandPalette
+from textual.pilot import Pilot
+from textual.widgets import Input, RichLog
+
+from appliance.core.errors import NotFound
+from appliance.ops import jobs
+from tui.app import Cloister
+from tui.commands import FIXED, entries
+from tui.messages import Ended, LogLines, Progress
+from tui.screens.frame import Looking
+from tui.screens.job import JobScreen
+from tui.screens.modals import Confirm, Words
+from tui.screens.story import Line, Picture
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Looking, "EVERY", 0.4)
+
+
+def test_a_new_site_says_what_to_do_on_every_screen(tmp_path: Path) -> None:
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "Import your records" in shown(app), "no next step")
+        assert "No jobs yet." in shown(app) and "No budget used yet." in shown(app)
+        assert all(len(line) == 80 for line in lines(app)) and len(lines(app)) == 24
+        await pilot.press("enter")
+        assert isinstance(app.screen, Words) and "cloister data import FILE" in app.screen.text
+        await pilot.press("escape", "2")
+        await until(pilot, lambda: "Press 1 for Home: its Enter starts" in shown(app), "jobs not empty")
+        await pilot.press("3")
+        await until(pilot, lambda: "cloister model import FOLDER" in shown(app), "models not empty")
+        assert "> Models" in lines(app)[0] and "[3 Models]" in lines(app)[1]
+        assert "4" not in lines(app)[1], "a number of a screen that does not exist"
+
+    screens(a.session(tmp_path), act)
+
+
+def test_home_shows_the_site_and_enter_opens_the_running_job(tmp_path: Path) -> None:
+    site = a.session(tmp_path)
+    a.failed(site.home)
+    a.models(site.home)
+    a.training(site.home)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "Watch job 0002: train inbox" in shown(app), "no next step")
+        text = shown(app)
+        assert "0002 train inbox   running  40%" in text and "! 0001 import notes failed" in text
+        assert "[>] Train     lora-0002  eps 7.99" in text and "[ ] Serve     -" in text
+        await pilot.press("enter")
+        await until(pilot, lambda: "20 of 50" in shown(app) and "Protected" in shown(app), "no live view")
+        text = shown(app)
+        for words in ("loss 2.900", "epsilon so far at most 3.12", "clipped 61% of units", "412 tokens/s"):
+            assert words in text, words
+        assert "Protected: each of 1,600 patients, with all records of that patient" in text
+        assert "left 01:12" in text and " 40%" in text and "Home > 0002 train inbox" in text
+        assert all(len(line) == 80 for line in lines(app))
+        await pilot.press("escape")
+        assert app.current_mode == "home" and len(app.screen_stack) == 1
+
+    screens(site, act)
+
+
+def test_a_flood_redraws_once_a_second_and_drops_neither_lines_nor_the_end(tmp_path: Path) -> None:
+    site = a.session(tmp_path)
+    a.tell(a.job(site.home, "train", "train inbox", process=a.me()), "started", kind="train")
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        screen = JobScreen("0001")
+        await app.push_screen(screen)
+        await until(pilot, lambda: screen.drawings > 0, "never drawn")
+        screen.workers.cancel_group(screen, "follow")
+        await pilot.pause(0.4)
+        began, drawings = time.monotonic(), screen.drawings
+        for step in range(1, 401):
+            screen.post_message(Progress(Picture(state="running", stage="train", done=step, total=400)))
+            if step % 4 == 0:
+                screen.post_message(LogLines([Line(at="10:00:00", text=f"line {step}")]))
+            if step % 100 == 0:
+                await pilot.pause(0.05)
+        screen.post_message(
+            Ended(Picture(state="done", stage="train", done=400, total=400, end={"event": "done"}))
+        )
+        await until(pilot, lambda: "state  done" in shown(app), "the end is missing")
+        assert "400 of 400" in shown(app)
+        told = [strip.text for strip in screen.query_one("#log", RichLog).lines]
+        assert [line.split()[-1] for line in told if "line" in line] == [str(n) for n in range(4, 401, 4)]
+        assert screen.drawings - drawings <= 2 + int(time.monotonic() - began)
+
+    screens(site, act)
+
+
+def test_the_last_progress_is_drawn_even_when_nothing_follows(tmp_path: Path) -> None:
+    site = a.session(tmp_path)
+    folder = a.training(site.home, 5)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await app.push_screen(JobScreen("0001"))
+        await until(pilot, lambda: "5 of 50" in shown(app), "not followed")
+        for number in range(6, 12):
+            a.step(folder, number)
+        await until(pilot, lambda: "11 of 50" in shown(app), "the last step is missing", 4.0)
+        with (folder / "events.jsonl").open("a") as stream:
+            stream.write('{"event": "log", "text": "half a li')
+        await pilot.pause(0.4)
+        assert "half" not in shown(app)
+
+    screens(site, act)
+
+
+def test_a_failed_job_ends_with_its_two_lines_and_can_be_resumed(tmp_path: Path) -> None:
+    site = a.session(tmp_path)
+    a.failed(site.home)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await pilot.press("2")
+        await until(pilot, lambda: "import notes" in shown(app), "no list")
+        await pilot.press("enter")
+        await until(pilot, lambda: "error: There is no column named dignosis." in shown(app), "no error")
+        assert "try: The columns are: text, diagnosis, patient." in shown(app)
+        screen = app.screen
+        assert isinstance(screen, JobScreen)
+        assert screen.check_action("stop", ()) is None and screen.check_action("resume", ()) is True
+        await pilot.press("s")
+        assert app.screen is screen, "a key that cannot be used did something"
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, Words)
+        assert "Stop (not now: job 0001 is not running, it is failed)" in app.screen.text
+
+    screens(site, act)
+
+
+def test_stop_asks_first_with_the_focus_on_cancel(tmp_path: Path) -> None:
+    site = a.session(tmp_path)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        process = (child.pid, psutil.Process(child.pid).create_time())
+        a.tell(a.job(site.home, "train", "train inbox", process=process), "started", kind="train")
+
+        async def act(app: Cloister, pilot: Pilot[None]) -> None:
+            await pilot.press("2")
+            await until(pilot, lambda: "running" in shown(app), "no list")
+            await pilot.press("s")
+            await until(pilot, lambda: isinstance(app.screen, Confirm), "not asked")
+            await until(pilot, lambda: "[ Cancel ]" in shown(app), "the focus is elsewhere")
+            await pilot.press("1", "q", "enter")
+            await until(
+                pilot, lambda: app.current_mode == "jobs" and len(app.screen_stack) == 1, "still asks"
+            )
+            assert child.poll() is None
+            await pilot.press("s")
+            await until(pilot, lambda: "[ Cancel ]" in shown(app), "not asked again")
+            await pilot.press("tab")
+            await until(pilot, lambda: "[ Stop job ]" in shown(app), "no way to the other button")
+            await pilot.press("enter")
+            await until(pilot, lambda: child.poll() is not None, "not stopped")
+            await until(pilot, lambda: "died" in shown(app), "the list does not know")
+
+        screens(site, act)
+    assert [entry["what"] for entry in site.audit_tail(1)] == ["job.stop"]
+
+
+def test_digits_switch_screens_but_not_while_typing(tmp_path: Path) -> None:
+    site = a.session(tmp_path)
+    a.failed(site.home)
+    a.training(site.home)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await pilot.press("3", "1", "2")
+        assert app.current_mode == "jobs"
+        await until(pilot, lambda: "import notes" in shown(app), "no list")
+        await pilot.press("slash", "0", "1", "3", "q", "question_mark", "colon", "slash")
+        assert app.current_mode == "jobs" and app.screen.query_one(Input).value == "013q?:/"
+        await until(pilot, lambda: "Nothing matches '013q?:/'" in shown(app), "not filtered")
+        app.screen.query_one(Input).value = "notes"
+        await pilot.press("enter")
+        await until(pilot, lambda: "train inbox" not in shown(app), "not filtered")
+        assert "import notes" in shown(app)
+        await pilot.press("escape")
+        await until(pilot, lambda: "train inbox" in shown(app), "the filter stays")
+        await pilot.press("escape")
+        assert app.current_mode == "home"
+
+    screens(site, act)
+
+
+def test_the_palette_has_our_table_and_no_screenshot(tmp_path: Path) -> None:
+    site = a.session(tmp_path)
+    a.failed(site.home)
+    a.models(site.home)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        assert list(app.get_system_commands(app.screen)) == []
+        app.action_screenshot(path=str(tmp_path))
+        assert not list(tmp_path.glob("*.svg"))
+        await until(pilot, lambda: app.view is not None, "no look")
+        words = [entry.words for entry in entries(app.view)]
+        assert {"job tail 0001", "job resume 0001", "evaluate lora-0002", "quantize demo-base"} <= set(words)
+        assert "job stop 0001" not in words
+        assert len(words) == len(set(words)) and [entry.words for entry in FIXED] == words[: len(FIXED)]
+        await pilot.press("colon")
+        await until(pilot, lambda: isinstance(app.screen, CommandPalette), "no palette")
+        await pilot.press(*"model list")
+        await until(pilot, lambda: "Bases, adapters, GGUF files" in shown(app), "not found")
+        await pilot.press("enter", "enter")
+        await until(pilot, lambda: app.current_mode == "models", "not done")
+
+    screens(site, act)
+
+
+def test_models_with_lineage_and_card(tmp_path: Path) -> None:
+    site = a.session(tmp_path)
+    a.models(site.home)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await pilot.press("3")
+        await until(pilot, lambda: "lora-0002-q4_k_m" in shown(app), "no list")
+        assert "demo-base  base (demo)" in shown(app)
+        await pilot.press("down", "down")
+        await until(pilot, lambda: "Lineage of lora-0002-q4_k_m" in shown(app), "no lineage")
+        assert "> lora-0002  adapter + inbox@1 (synthetic)  job 0002" in shown(app)
+        await pilot.press("enter")
+        assert isinstance(app.screen, Words) and "epsilon: 7.99" in app.screen.text
+
+    screens(site, act)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (70, 20)])
+def test_a_plain_terminal_gets_ascii_only_at_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    monkeypatch.setenv("CLOISTER_PLAIN", "1")
+    site = a.session(tmp_path)
+    a.failed(site.home)
+    a.training(site.home, 60)
+    a.models(site.home)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        for keys, words in (
+            (("1",), "Watch job"),
+            (("2",), "train inbox"),
+            (("enter",), "state  running"),
+            (("s",), "[ Cancel ]"),
+            (("escape", "question_mark"), "Stop"),
+            (("escape", "3"), "demo-base"),
+            (("slash",), "filter"),
+            (("escape", "colon"), "Type a command"),
+        ):
+            await pilot.press(*keys)
+            await until(pilot, lambda words=words: words in shown(app), f"{keys}: no {words!r}")
+            assert shown(app).isascii(), [line for line in lines(app) if not line.isascii()]
+            assert all(len(line) == size[0] for line in lines(app))
+            if words.startswith("state"):
+                chart = app.screen.query_one("#chart")
+                await until(pilot, lambda chart=chart: chart.display == (size[0] >= 80), "the chart")
+
+    screens(site, act, size)
+
+
+def test_enter_takes_the_demo_base_after_a_question(tmp_path: Path) -> None:
+    site = a.session(tmp_path)
+    table = tmp_path / "notes.csv"
+    table.write_text(
+        "text,queue\n" + "".join(f"message number {n} about {'abc'[n % 3]},q{n % 3}\n" for n in range(60))
+    )
+    spec = {
+        "path": str(table),
+        "name": "notes",
+        "columns": {"text": "text", "label": "queue"},
+        "unit_is_record": True,
+    }
+    job_id = site.start_import(spec)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await app.push_screen(JobScreen(job_id))
+        await until(
+            pilot, lambda: "dataset notes@1" in shown(app) and "Done" in shown(app), "the import failed"
+        )
+        await until(pilot, lambda: "privacy unit: record" in shown(app), "no result")
+        await pilot.press("escape")
+        await until(pilot, lambda: "[x] Data      notes@1" in shown(app), "Home does not know")
+        await until(pilot, lambda: "Import a base model" in shown(app), "no next step")
+        await pilot.press("enter")
+        await until(pilot, lambda: "[ Cancel ]" in shown(app), "not asked")
+        await pilot.press("tab", "enter")
+        await until(pilot, lambda: "Train on notes." in shown(app), "not taken")
+
+    screens(site, act)
+    assert [model.name for model in site.models()] == ["demo-base"]
+    for child in jobs._children:
+        child.wait(10)
+
+
+def test_errors_are_told_in_two_lines_and_the_screens_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = a.session(tmp_path)
+    a.models(site.home)
+    a.failed(site.home)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await app.push_screen(JobScreen("0042"))
+        await until(pilot, lambda: "error: There is no job 0042." in shown(app), "not told")
+        assert "try: See `cloister job list`." in shown(app)
+        await pilot.press("escape")
+
+        def broken() -> None:
+            raise ZeroDivisionError("a secret of a patient")
+
+        monkeypatch.setattr(site, "models", broken)
+        await until(pilot, lambda: "Something unexpected: ZeroDivisionError" in shown(app), "not told")
+        assert "secret" not in shown(app)
+        await pilot.press("2")
+        assert app.current_mode == "jobs" and app.is_running
+        app.tell(NotFound("[bold]x[/bold]", "[@click=app.bell]y[/]"))
+        await until(pilot, lambda: "error: [bold]x[/bold]" in shown(app), "read as markup")
+
+    screens(site, act)

@@ -1,0 +1,131 @@
+"""The screens: `cloister` without arguments on a terminal.
+
+The app is thin: modes, keys that work everywhere, how errors are told. The door is tui/session.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar
+
+from rich.traceback import Traceback
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
+from textual.screen import Screen
+
+from appliance.core.errors import ApplianceError
+from tui.commands import Commands
+from tui.screens.frame import Framed
+from tui.screens.home import HomeScreen
+from tui.screens.jobs import JobsScreen
+from tui.screens.modals import Words
+from tui.screens.models import ModelsScreen
+from tui.screens.site import SiteView
+from tui.session import Session
+
+
+class Cloister(App[None]):
+    """Three screens over one session."""
+
+    CSS_PATH = "app.tcss"
+    TITLE = "Cloister"
+    MODES = {"home": HomeScreen, "jobs": JobsScreen, "models": ModelsScreen}  # noqa: RUF012
+    DEFAULT_MODE = "home"
+    COMMANDS = {Commands}  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (80, "-normal"), (120, "-wide")]  # noqa: RUF012
+    NOTIFICATION_TIMEOUT = 12
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("1", "mode('home')", "Home", show=False),
+        Binding("2", "mode('jobs')", "Jobs", show=False),
+        Binding("3", "mode('models')", "Models", show=False),
+        Binding("colon", "command_palette", "Command", key_display=":"),
+        Binding("question_mark", "help", "Help", key_display="?"),
+        Binding("q", "leave", "Leave"),
+    ]
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.view: SiteView | None = None
+        self._told = ""
+        if "TEXTUAL_ANIMATIONS" not in os.environ:
+            self.animation_level = "none"
+
+    def on_mount(self) -> None:
+        """A console without box characters gets ASCII."""
+        self.set_class(plain(), "-plain")
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """None of Textual's own: its Screenshot would write the screen to disk unseen."""
+        return ()
+
+    def deliver_screenshot(self, *args: object, **kwargs: object) -> None:
+        """Nothing on screen leaves by a picture."""
+
+    def action_command_palette(self) -> None:
+        """The palette, with words of ours."""
+        if not isinstance(self.screen, CommandPalette):
+            self.push_screen(CommandPalette(placeholder="Type a command", id="--command-palette"))
+
+    def action_mode(self, mode: str) -> None:
+        """Switch to a numbered screen; pressed on its own number, back to its top."""
+        if mode != self.current_mode:
+            self.switch_mode(mode)
+        else:
+            while len(self.screen_stack) > 1:
+                self.pop_screen()
+
+    def action_help(self) -> None:
+        """The keys that work here, and why some do not."""
+        if isinstance(self.screen, Framed):
+            self.push_screen(Words("Help", self.screen.help_text()))
+
+    def action_leave(self) -> None:
+        """Close the screens; jobs are processes of their own."""
+        self.exit()
+
+    def tell(self, problem: BaseException) -> None:
+        """Two lines for any trouble; the same trouble again, as a poll meets it, is told once a while."""
+        if isinstance(problem, ApplianceError):
+            text = f"error: {problem.message}" + (f"\ntry: {problem.hint}" if problem.hint else "")
+        else:
+            text = (
+                f"error: Something unexpected: {type(problem).__name__}."
+                "\ntry: the same in a shell, for example `cloister job list`; jobs go on."
+            )
+        if text != self._told:
+            self._told = text
+            self.set_timer(self.NOTIFICATION_TIMEOUT, self._forget)
+            self.notify(text, severity="error", markup=False)
+
+    def _forget(self) -> None:
+        self._told = ""
+
+    def _fatal_error(self) -> None:
+        """Textual would print the values of variables as well."""
+        self.bell()
+        self.panic(
+            Traceback(show_locals=False, width=None),
+            "error: The screens stopped on an unexpected error; jobs go on.\ntry: cloister job list",
+        )
+
+
+def plain() -> bool:
+    """Whether this is a terminal for ASCII only: asked for, or the Linux console."""
+    return os.environ.get("CLOISTER_PLAIN", "") not in ("", "0") or os.environ.get("TERM") == "linux"
+
+
+def run(home: Path | None = None) -> None:
+    """Open the screens until the person leaves."""
+    try:
+        session = Session(home)
+    except ApplianceError as problem:
+        sys.stderr.write(f"error: {problem.message}\ntry: {problem.hint}\n")
+        raise SystemExit(problem.exit_code) from None
+    app = Cloister(session)
+    app.run()
+    raise SystemExit(app.return_code)

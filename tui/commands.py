@@ -1,0 +1,133 @@
+"""The command palette: one table, its words those of the CLI, so that each teaches the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+
+from tui.screens.deeds import Deed, deed_of, why_not
+from tui.screens.frame import Framed
+from tui.screens.site import SiteView
+from tui.session import NextStep
+
+if TYPE_CHECKING:
+    from tui.app import Cloister
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """`words` are what is typed after `cloister`; `action` names what the app does with `target`."""
+
+    words: str
+    help: str
+    action: str
+    target: str = ""
+
+
+FIXED = (
+    Entry(words="home", help="Next step, machine, newest jobs", action="mode", target="home"),
+    Entry(words="job list", help="What runs and what ran", action="mode", target="jobs"),
+    Entry(words="model list", help="Bases, adapters, GGUF files", action="mode", target="models"),
+    Entry(
+        words="model import demo",
+        help="Enter the small base that is shipped",
+        action="step",
+        target="cloister model import demo",
+    ),
+    Entry(
+        words="data import",
+        help="Import records (shows the words to type)",
+        action="step",
+        target="cloister data import FILE --name NAME --text COLUMN --label COLUMN --unit COLUMN",
+    ),
+    Entry(
+        words="demo",
+        help="The whole chain on made-up records (shows the words to type)",
+        action="step",
+        target="cloister demo",
+    ),
+    Entry(words="help", help="Keys and what this screen is", action="help"),
+    Entry(words="leave", help="Close the screens; running jobs go on", action="leave"),
+)
+
+
+def entries(view: SiteView | None) -> Iterator[Entry]:
+    """What can be done now: the fixed entries, then those for the jobs and models there are."""
+    yield from FIXED
+    if view is None:
+        return
+    for job in view.jobs[:30]:
+        what = f"{job.title}, {job.state}"
+        yield Entry(words=f"job tail {job.id}", help=f"Watch {what}", action="open", target=job.id)
+        if not why_not("stop", job):
+            yield Entry(words=f"job stop {job.id}", help=f"Stop {what}", action="stop", target=job.id)
+        if not why_not("resume", job):
+            yield Entry(words=f"job resume {job.id}", help=f"Resume {what}", action="resume", target=job.id)
+    bases = [model.name for model in view.models if model.kind == "base"]
+    if view.datasets and bases:
+        words = f"train {view.datasets[-1].name} --base {bases[-1]}"
+        yield Entry(words=words, help="Under differential privacy", action="step", target=f"cloister {words}")
+    for model in reversed(view.models):
+        for verb, help_ in _VERBS[model.kind]:
+            words = f"{verb} {model.name}"
+            yield Entry(words=words, help=help_, action="step", target=f"cloister {words}")
+
+
+_QUANTIZE = ("quantize", "Make proven GGUF files of it, INT4 and INT8")
+_SERVE = ("serve", "OpenAI-compatible endpoint on 127.0.0.1:8080")
+_VERBS = {
+    "base": [_QUANTIZE],
+    "adapter": [("evaluate", "Measure it against its base"), _QUANTIZE, _SERVE],
+    "gguf": [("evaluate", "Measure it as it is served"), _SERVE],
+}
+
+
+def deed_for(entry: Entry) -> Deed:
+    """The deed of a "step" entry, as Home would do it."""
+    return deed_of(NextStep(text=entry.words, why=entry.help, command=entry.target))
+
+
+class Commands(Provider):
+    """Gives the table to Textual's palette."""
+
+    async def discover(self) -> Hits:
+        """All entries, before anything is typed."""
+        for entry in self._entries():
+            yield DiscoveryHit(entry.words, partial(self._run, entry), help=entry.help)
+
+    async def search(self, query: str) -> Hits:
+        """Entries whose words match."""
+        matcher = self.matcher(query)
+        for entry in self._entries():
+            score = matcher.match(entry.words)
+            if score > 0:
+                yield Hit(score, matcher.highlight(entry.words), partial(self._run, entry), help=entry.help)
+
+    def _entries(self) -> list[Entry]:
+        return list(entries(cast("Cloister", self.app).view))
+
+    def _run(self, entry: Entry) -> None:
+        app, screen = cast("Cloister", self.app), self.screen
+        if entry.action == "mode":
+            app.switch_mode(entry.target)
+        elif entry.action == "help":
+            app.action_help()
+        elif entry.action == "leave":
+            app.exit()
+        elif isinstance(screen, Framed):
+            if entry.action == "step":
+                screen.carry_out(deed_for(entry))
+            elif entry.action == "open":
+                screen.open_job(entry.target)
+            elif entry.action == "resume":
+                screen.resume(entry.target)
+                screen.open_job(entry.target)
+            else:
+                jobs = app.view.jobs if app.view else ()
+                for job in jobs:
+                    if job.id == entry.target:
+                        screen.ask_stop(job)

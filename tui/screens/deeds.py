@@ -1,0 +1,116 @@
+"""What a person can do from a screen, whether it can be done now, and if not, why not.
+
+Everything goes through the door, from a worker thread.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from tui.screens.site import LIVE, JobRow
+from tui.session import NextStep, Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deed:
+    """`kind` is "open" (a job), "start" (at once), "ask" (after a question) or "words" (to be typed)."""
+
+    kind: str
+    verb: str
+    words: str
+    target: str = ""
+    base: str = ""
+    question: str = ""
+    label: str = ""
+
+    @property
+    def key(self) -> str:
+        """What Enter does, in a word."""
+        return {"open": "watch", "start": self.verb, "ask": self.verb, "words": "how"}[self.kind]
+
+
+def deed_of(step: NextStep) -> Deed:
+    """What Enter does with the next step; a step that needs words to be typed gives those."""
+    try:
+        words = shlex.split(step.command)
+    except ValueError:
+        words = []
+    match words:
+        case ["cloister", "job", "tail", job]:
+            return Deed(kind="open", verb="watch", words=step.command, target=job)
+        case ["cloister", "evaluate" | "quantize" | "serve" as verb, model]:
+            return Deed(kind="start", verb=verb, words=step.command, target=model)
+        case ["cloister", "train", dataset, "--base", base]:
+            return Deed(
+                kind="ask",
+                verb="train",
+                words=step.command,
+                target=dataset,
+                base=base,
+                label="Train",
+                question=f"Train {base} on {dataset}?\n\nUnder differential privacy, up to epsilon 8 in all."
+                " What this spends of the privacy budget cannot be had back."
+                f"\n\nFor other settings: {step.command} --help",
+            )
+        case ["cloister", "model", "import", "demo", *_]:
+            return Deed(
+                kind="ask",
+                verb="import",
+                words=step.command,
+                target="demo",
+                label="Take it",
+                question="Take the small demo base that ships with Cloister, as demo-base?"
+                "\n\nIt is for trying things out. To bring your own instead:"
+                "\ncloister model import FOLDER --name NAME",
+            )
+    return Deed(kind="words", verb="how", words=step.command)
+
+
+def do(session: Session, deed: Deed) -> str | None:
+    """Do it; gives the id of the job that was started, if one was.
+
+    Raises:
+        ApplianceError: it cannot be done.
+    """
+    match deed.verb:
+        case "evaluate":
+            return session.start_evaluation(
+                session.evaluation(deed.target, against=None, dataset=None, split="test", limit=None)
+            )
+        case "quantize":
+            return session.start_quantising({"model": deed.target, "types": ["Q4_K_M", "Q8_0"]})
+        case "serve":
+            return session.start_serving({"model": deed.target, **_SERVING})
+        case "train":
+            return session.start_training({"dataset": deed.target, "base": deed.base, "settings": {}})
+        case "import":
+            session.demo_base()
+    return None
+
+
+_SERVING: dict[str, Any] = {"host": "127.0.0.1", "port": 8080, "engine": "auto", "ungated": False}
+
+
+def why_not(action: str, job: JobRow | None) -> str | None:
+    """Why `stop`, `resume` or `open` cannot be done to `job` now; None when it can."""
+    if job is None:
+        return "no job is chosen"
+    if action == "stop" and job.state not in LIVE:
+        return f"job {job.id} is not running, it is {job.state}"
+    if action == "resume" and job.state == "done":
+        return f"job {job.id} is done"
+    if action == "resume" and job.state in LIVE:
+        return f"job {job.id} is {job.state}"
+    return None
+
+
+def stop_question(job: JobRow) -> str:
+    """What a person should know before a job is stopped."""
+    if job.kind == "serve":
+        return f"Stop job {job.id}: {job.title}?\n\nWhoever uses the endpoint gets no more answers."
+    return (
+        f"Stop job {job.id}: {job.title}?\n\nWhat it has finished is kept."
+        " It can be resumed, and goes on from its last checkpoint."
+    )

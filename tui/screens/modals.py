@@ -1,0 +1,88 @@
+"""The small windows: confirm (level 1), words to type, help."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Static
+
+
+class Choice(Button):
+    """A button that shows by brackets, not by colour alone, that it has the focus."""
+
+    def __init__(self, text: str, *, id: str) -> None:
+        self._text = text
+        super().__init__(Content(f"  {text}  "), id=id, compact=True)
+
+    def on_focus(self) -> None:
+        """Enter would press this one."""
+        self.label = Content(f"[ {self._text} ]")
+
+    def on_blur(self) -> None:
+        """Enter would press another."""
+        self.label = Content(f"  {self._text}  ")
+
+
+class Confirm(ModalScreen[bool]):
+    """A question before something that stops work or cannot be had back. The focus is on Cancel."""
+
+    AUTO_FOCUS = "#cancel"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "no", "Cancel", key_display="esc"),
+        Binding("left,up", "app.focus_previous", show=False),
+        Binding("right,down", "app.focus_next", show=False),
+    ]
+
+    def __init__(self, question: str, label: str) -> None:
+        super().__init__()
+        self.question, self._label = question, label
+
+    def compose(self) -> ComposeResult:
+        """The question, Cancel, and the deed."""
+        with Vertical(classes="window") as window:
+            window.border_title = "Sure?"
+            yield Static(self.question, markup=False)
+            with Horizontal(classes="buttons"):
+                yield Choice("Cancel", id="cancel")
+                yield Choice(self._label, id="do")
+            yield Static("tab other button   enter choose   esc cancel", classes="keys", markup=False)
+
+    @on(Button.Pressed)
+    def choose(self, event: Button.Pressed) -> None:
+        """Enter or a click on a button."""
+        self.dismiss(event.button.id == "do")
+
+    def action_no(self) -> None:
+        """Leave without doing it."""
+        self.dismiss(False)
+
+
+class Words(ModalScreen[None]):
+    """Text to read, such as the command to type for what the screens cannot do yet, or the help."""
+
+    AUTO_FOCUS = "#text"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,enter,q,question_mark", "close", "Close", key_display="esc")
+    ]
+
+    def __init__(self, title: str, text: str) -> None:
+        super().__init__()
+        self._title, self.text = title, text
+
+    def compose(self) -> ComposeResult:
+        """The text, scrolled where it is long."""
+        with Vertical(classes="window") as window:
+            window.border_title = self._title
+            with VerticalScroll(id="text"):
+                yield Static(self.text, markup=False)
+            yield Static("esc close", classes="keys", markup=False)
+
+    def action_close(self) -> None:
+        """Back to the screen below."""
+        self.dismiss(None)
