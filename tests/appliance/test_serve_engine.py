@@ -13,7 +13,9 @@ import sys
 import textwrap
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import psutil
@@ -30,10 +32,13 @@ from appliance.serve.header import read_header
 BOTH = pytest.mark.parametrize("name", ["native", "in-process"])
 
 
+Result = TypeVar("Result")
+
+
 def running(
-    folder: Path, name: str, use: Callable[[Engine], Awaitable[object]], *, slots: int = 4, **rest: object
-) -> object:
-    async def go() -> object:
+    folder: Path, name: str, use: Callable[[Engine], Awaitable[Result]], *, slots: int = 4, **rest: object
+) -> Result:
+    async def go() -> Result:
         engine = pick_engine(name, support.gguf(), folder=folder, context=512, slots=slots, threads=1, **rest)
         assert engine.name == name
         try:
@@ -50,41 +55,62 @@ async def text(engine: Engine, prompt: list[int], settings: Settings) -> tuple[s
     return "".join(piece.text for piece in pieces), pieces[-1]
 
 
-async def everything(engine: Engine) -> list[object]:
-    """Prompt ids, odds, label, greedy and seeded text for eight messages at once, on four slots."""
+@dataclass(frozen=True)
+class Answers:
+    """What an engine says to one message."""
+
+    prompt: list[int]
+    odds: list[float]
+    label: labels.Labelled
+    greedy: tuple[str, Piece]
+    drawn: tuple[str, Piece]
+    cut: tuple[str, Piece]
+
+
+async def everything(engine: Engine) -> tuple[list[Answers], list[Answers]]:
+    """The answers to eight messages, first one by one, then all at once on four slots."""
     header = read_header(support.gguf())
     trie = await labels.label_trie(engine, header, support.TASK)
 
-    async def one(message: str) -> tuple[object, ...]:
+    async def one(message: str) -> Answers:
         question = prompts.as_question(support.TASK, message)
         prompt = await prompts.chat_tokens(engine, header, [{"role": "user", "content": question}])
-        odds = await engine.choose(prompt, trie.allowed(()))
-        found = await labels.pick_label(engine, trie, prompt)
-        greedy = await text(engine, prompt, Settings(max_tokens=24))
-        drawn = await text(engine, prompt, Settings(max_tokens=24, temperature=0.8, top_p=0.9, seed=7))
-        cut = await text(engine, prompt, Settings(max_tokens=24, stop=("ca", "zzz")))
-        return prompt, odds, found.label, found.confidence, greedy, drawn, cut
+        return Answers(
+            prompt=prompt,
+            odds=await engine.choose(prompt, trie.allowed(())),
+            label=await labels.pick_label(engine, trie, prompt),
+            greedy=await text(engine, prompt, Settings(max_tokens=24)),
+            drawn=await text(engine, prompt, Settings(max_tokens=24, temperature=0.8, top_p=0.9, seed=7)),
+            cut=await text(engine, prompt, Settings(max_tokens=24, stop=("ca", "zzz"))),
+        )
 
-    return list(await asyncio.gather(*map(one, support.TEXTS)))
+    alone = [await one(message) for message in support.TEXTS]
+    return alone, list(await asyncio.gather(*map(one, support.TEXTS)))
 
 
 def test_both_engines_say_what_llama_cpp_computes(tmp_path: Path) -> None:
-    mine = running(tmp_path / "a", "native", everything)
-    theirs = running(tmp_path / "b", "in-process", everything)
+    mine, mine_together = running(tmp_path / "a", "native", everything)
+    theirs, theirs_together = running(tmp_path / "b", "in-process", everything)
     with LlamaFile(support.gguf(), context=512, sequences=1, threads=1) as file:
-        sequences = {label: file.tokenize(f" {label}", False) for label in support.LABELS}
-        first = sorted({tokens[0] for tokens in sequences.values()})
+        first = sorted({file.tokenize(f" {label}", False)[0] for label in support.LABELS})
         for one, other, message in zip(mine, theirs, support.TEXTS, strict=True):
             rendered = f"<s><|user|> Message: {message}\nLabel?</s><|assistant|>"
-            assert one[0] == other[0] == file.tokenize(rendered, True)
-            logits = file.logits([one[0]])[0][0][first].astype(float)
+            assert one.prompt == other.prompt == file.tokenize(rendered, True)
+            logits = file.logits([one.prompt])[0][0][first].astype(float)
             exact = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
-            np.testing.assert_allclose(one[1], exact, atol=1e-3)
-            np.testing.assert_allclose(other[1], exact, atol=1e-3)
-            assert one[2] == other[2]
-            assert one[3] == pytest.approx(other[3], abs=1e-3)
-            assert one[4:] == other[4:]
-            assert one[4][1].prompt_tokens == len(one[0])
+            np.testing.assert_allclose(one.odds, exact, atol=1e-3)
+            np.testing.assert_allclose(other.odds, exact, atol=1e-3)
+            assert one.label.label == other.label.label
+            assert one.label.confidence == pytest.approx(other.label.confidence, abs=1e-3)
+            assert (one.greedy, one.drawn, one.cut) == (other.greedy, other.drawn, other.cut)
+            assert one.greedy[1].prompt_tokens == len(one.prompt)
+    # What else is in a batch changes the rounding of F16 products: odds may move in the third digit,
+    # and where two tokens are that close, so may a text.
+    for together in (mine_together, theirs_together):
+        for alone, one in zip(mine, together, strict=True):
+            np.testing.assert_allclose(one.odds, alone.odds, atol=0.05)
+            assert one.label.label == alone.label.label
+        assert sum(one.greedy == alone.greedy for alone, one in zip(mine, together, strict=True)) >= 7
 
 
 @BOTH
@@ -171,7 +197,9 @@ def test_a_killed_server_comes_back(tmp_path: Path) -> None:
         with pytest.raises(EngineFailed):
             async for _ in answer:
                 pass
-        assert await asyncio.wait_for(engine.choose([1, 4, 300], [5, 6, 7]), 10) == before
+        assert await asyncio.wait_for(engine.choose([1, 4, 300], [5, 6, 7]), 10) == pytest.approx(
+            before, abs=1e-3
+        )
         assert await engine.health()
         assert engine.restarts == 1
 
