@@ -29,7 +29,7 @@ class Reply:
 
 
 def wait_ready(url: str, timeout: float = 60.0, ca: Path | None = None) -> None:
-    """Return when the endpoint at `url` (ending in /v1) answers.
+    """Return when the endpoint at `url` answers.
 
     Raises:
         EngineFailed: it does not within `timeout` seconds.
@@ -57,7 +57,7 @@ def ask(
     body = {"model": model, "messages": list(messages), **settings}
     with _client(url, key, ca) as client:
         try:
-            answer = client.post("/chat/completions", json=body)
+            answer = client.post("/v1/chat/completions", json=body)
         except httpx.TransportError as problem:
             raise _silent(url) from problem
     if answer.status_code != 200:
@@ -80,7 +80,7 @@ def stream(
     body = {"model": model, "messages": list(messages), "stream": True, **settings}
     with _client(url, key, ca) as client:
         try:
-            with client.stream("POST", "/chat/completions", json=body) as answer:
+            with client.stream("POST", "/v1/chat/completions", json=body) as answer:
                 if answer.status_code != 200:
                     raise _refusal(answer.status_code, answer.read())
                 for line in answer.iter_lines():

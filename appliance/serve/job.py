@@ -21,13 +21,14 @@ from typing import Any
 
 import uvicorn
 
-from appliance.core.db import reading
+from appliance.core.db import reading, transaction
 from appliance.core.errors import GateFailed, ModelRejected, NotFound
 from appliance.core.home import Home
 from appliance.core.job import Job
 from appliance.models import registry
 from appliance.models.registry import Model
 from appliance.models.task import task_from
+from appliance.security import audit
 from appliance.security.keys import KeyRing
 from appliance.serve.answers import Served, open_model
 from appliance.serve.engine import Engine, pick_engine
@@ -59,6 +60,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     with closing(listener), closing(KeyRing(job.home)) as ring:
         handle = open_checked(model)
         try:
+            _note(job, model, url_of(listener, tls=bool(certificate)), ungated=bool(spec.get("ungated")))
             return asyncio.run(
                 _Endpoint(spec, job, model, Path(f"/proc/self/fd/{handle}")).run(listener, ring)
             )
@@ -195,6 +197,19 @@ class _Endpoint:
             "restarts": self._engine.restarts,
             **self._stats.facts(),
         }
+
+
+def _note(job: Job, model: Model, url: str, *, ungated: bool) -> None:
+    with transaction(job.home) as link:
+        audit.record(
+            link,
+            who=job.who,
+            what="serve.start",
+            target=model.name,
+            sha256=model.sha256,
+            url=url,
+            ungated=ungated,
+        )
 
 
 def _files_of(home: Home, name: str) -> list[Model]:

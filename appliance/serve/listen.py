@@ -42,9 +42,9 @@ def open_port(host: str, port: int, *, tls: bool) -> socket.socket:
 
 
 def url_of(listener: socket.socket, *, tls: bool) -> str:
-    """The base address of the API on `listener`, as clients want it."""
+    """The address of the endpoint on `listener`; the API is below /v1."""
     host, port = listener.getsockname()[:2]
-    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def check_tls(certificate: Path, key: Path) -> None:

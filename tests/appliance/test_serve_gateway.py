@@ -27,9 +27,9 @@ class Site:
 
     def __init__(self, home: Home, job: jobs.JobView, url: str, key: str) -> None:
         self.home, self.job, self.url, self.key = home, job, url, key
-        self.openai = openai.OpenAI(base_url=url, api_key=key, max_retries=0)
+        self.openai = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
         self.http = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False
+            base_url=f"{url}/v1", headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False
         )
 
     def chat(self, text: str, **more: Any) -> Any:
@@ -132,14 +132,14 @@ def test_completions_continue_a_text(site: Site, other: Site) -> None:
 
 
 def test_no_key_no_answer(site: Site) -> None:
-    bad = openai.OpenAI(base_url=site.url, api_key="clo_00000000_" + "0" * 43, max_retries=0)
+    bad = openai.OpenAI(base_url=f"{site.url}/v1", api_key="clo_00000000_" + "0" * 43, max_retries=0)
     with pytest.raises(openai.AuthenticationError):
         bad.models.list()
     with pytest.raises(openai.AuthenticationError):
         bad.completions.create(model=support.NAME, prompt="x")
     bad.close()
     for header in ({}, {"Authorization": site.key}, {"Authorization": f"Basic {site.key}"}):
-        answer = httpx.get(f"{site.url}/models", headers=header, trust_env=False)
+        answer = httpx.get(f"{site.url}/v1/models", headers=header, trust_env=False)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
     assert httpx.get(f"{site.url}/health", trust_env=False).json() == {"status": "ok"}
 
@@ -147,9 +147,9 @@ def test_no_key_no_answer(site: Site) -> None:
 def test_keys_work_and_end_at_once(site: Site) -> None:
     key_id, key = keys.new_key(site.home, "late", "tests")
     headers = {"Authorization": f"Bearer {key}"}
-    assert httpx.get(f"{site.url}/models", headers=headers, trust_env=False).status_code == 200
+    assert httpx.get(f"{site.url}/v1/models", headers=headers, trust_env=False).status_code == 200
     keys.revoke(site.home, key_id, "tests")
-    assert httpx.get(f"{site.url}/models", headers=headers, trust_env=False).status_code == 401
+    assert httpx.get(f"{site.url}/v1/models", headers=headers, trust_env=False).status_code == 401
 
 
 def test_a_prompt_that_is_too_long_is_refused_with_counts(site: Site, other: Site) -> None:
@@ -246,7 +246,7 @@ def test_our_own_client(site: Site) -> None:
     with pytest.raises(client.ConfigWrong, match="tokens"):
         list(client.stream(site.url, site.key, support.NAME, [{"role": "user", "content": "knee " * 600}]))
     with pytest.raises(client.EngineFailed):
-        client.wait_ready("http://127.0.0.1:1/v1", 0.2)
+        client.wait_ready("http://127.0.0.1:1", 0.2)
 
 
 def test_no_text_of_a_request_is_kept_anywhere(site: Site, other: Site) -> None:

@@ -19,10 +19,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from appliance.core.db import reading
 from appliance.core.errors import Busy, ConfigWrong, GateFailed, ModelRejected, NotFound
 from appliance.core.job import Job
 from appliance.models import registry
 from appliance.ops import jobs
+from appliance.security import audit
 from appliance.serve import client
 from appliance.serve.job import choose_model, open_checked, run
 from appliance.serve.listen import open_port, url_of
@@ -142,6 +144,9 @@ def test_tls_serves_and_a_stop_lets_open_answers_finish(tmp_path: Path) -> None:
         result = json.loads((view.folder / "result.json").read_bytes())
         assert (result["requests"], result["engine"]) == (1, "in-process")
         assert result["tokens"] == 400
+    with reading(home) as link:
+        started = [entry for entry in audit.tail(link, 20) if entry["what"] == "serve.start"]
+    assert [(entry["target"], entry["ungated"]) for entry in started] == [(support.NAME, False)]
 
 
 def test_a_killed_job_takes_its_engine_along_and_starts_again(tmp_path: Path) -> None:
