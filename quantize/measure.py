@@ -33,9 +33,12 @@ def compare(ours: np.ndarray, theirs: np.ndarray) -> dict[str, np.ndarray]:
 
 def surprise(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """-log p of `tokens` [positions] under `logits` [positions, vocabulary], in nats."""
-    x = logits.astype(np.float64)
-    x -= x.max(1, keepdims=True)
-    return np.log(np.exp(x).sum(1)) - x[np.arange(len(x)), tokens]
+    found = []
+    for at in range(0, len(logits), _ROWS):
+        x = logits[at : at + _ROWS].astype(np.float64)
+        x -= x.max(1, keepdims=True)
+        found.append(np.log(np.exp(x).sum(1)) - x[np.arange(len(x)), tokens[at : at + _ROWS]])
+    return np.concatenate(found)
 
 
 def parity_figures(parts: list[dict[str, np.ndarray]]) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from appliance.core.errors import ConfigWrong, ProofFailed
+import psutil
+
+from appliance.core.errors import ConfigWrong, NoRoom, ProofFailed
 from appliance.core.files import need_room
 from appliance.core.job import Job
 from appliance.models.task import task_from
@@ -96,6 +98,7 @@ class _Run:
         drafts = self.drafts if "F16" in missing else ()
         bits = sum(_BITS[kind] for kind in {*missing, *drafts})
         need_room(self.work, int(self.weights * bits / 8) + _LOGITS)
+        _need_memory(self.weights * 4 + _LOGITS)
         child = self._reference()
         try:
             for kind in drafts:
@@ -233,6 +236,16 @@ class _Run:
         )
         self.job.progress(f"prove {kind}", 1, 1, kld=figures["kld_mean"], bits=header.bits_per_weight)
         return figures, header
+
+
+def _need_memory(size: int) -> None:
+    """transformers holds the model in float32 while it computes the reference."""
+    free = psutil.virtual_memory().available
+    if free < size:
+        raise NoRoom(
+            f"Proving this model needs {size / 1e9:.1f} GB of memory; {free / 1e9:.1f} GB are free.",
+            "Stop other programs, or quantise on a larger machine.",
+        )
 
 
 def special_strings(tokenizer: dict[str, Any]) -> list[str]:

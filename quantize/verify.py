@@ -5,6 +5,7 @@ The parts that touch libllama (`examine`, `lose`) run in a child; the judging is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from quantize.header import Gguf
 from quantize.limits import PARITY, shortfalls
 from quantize.measure import compare, loss_figures, parity_figures, surprise
 
-_GROUP = 8  # windows at a time
+_GROUP, _GROUP_LOGITS = 8, 16_000_000  # windows, and logits of one file, at a time
 # What llama.cpp's quantiser may change of a file's key-values.
 _MAY_CHANGE = {"general.file_type", "general.quantization_version"}
 
@@ -70,23 +71,34 @@ def _chat(llama: LlamaFile, chat: list[dict[str, str]], generation: bool) -> dic
 
 def lose(file: str, against: str, windows: list[dict[str, Any]]) -> dict[str, Any]:
     """How much `file` lost against `against` (its F16), both computed as they are served."""
-    size = max(2, *(len(window["ids"]) for window in windows)) * 2
+    windows = [window for window in windows if window["keep"] > 1]  # a last position has no next token
+    size = 2 * max(len(window["ids"]) for window in windows)
     parts = []
     with (
         LlamaFile(file, context=size, sequences=_GROUP) as ours,
         LlamaFile(against, context=size, sequences=_GROUP) as theirs,
     ):
-        for at in range(0, len(windows), _GROUP):
-            group = [window for window in windows[at : at + _GROUP] if len(window["ids"]) > 1]
+        for group in _groups(windows, _GROUP_LOGITS // ours.n_vocab):
             ids = [window["ids"] for window in group]
             keep = [window["keep"] for window in group]
             for tokens, a, b in zip(ids, ours.logits(ids, keep), theirs.logits(ids, keep), strict=True):
-                a, b = a[:-1], b[:-1]  # the last position has no next token
-                following = np.array(tokens[len(tokens) - len(a) :])
+                a, b = a[:-1], b[:-1]
+                following = np.array(tokens[-len(a) :])
                 parts.append(
                     compare(a, b) | {"ours": surprise(a, following), "theirs": surprise(b, following)}
                 )
     return loss_figures(parts)
+
+
+def _groups(windows: list[dict[str, Any]], rows: int) -> Iterator[list[dict[str, Any]]]:
+    """Runs of at most _GROUP windows that keep at most `rows` rows together, or one window."""
+    group: list[dict[str, Any]] = []
+    for window in windows:
+        if group and (len(group) == _GROUP or sum(w["keep"] for w in group) + window["keep"] > rows):
+            yield group
+            group = []
+        group.append(window)
+    yield group
 
 
 def judge(
