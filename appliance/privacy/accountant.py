@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from math import exp, log
 
+import numpy as np
+
 from appliance.core.errors import PrivacyRefused
 
 ACCOUNTANT = "prv (opacus 1.6)"
@@ -38,7 +40,9 @@ def epsilon(history: Sequence[Steps], delta: float) -> float:
         return 0.0
     accountant = PRVAccountant()
     accountant.history = [(part.noise_multiplier, part.sample_rate, part.steps) for part in merged]
-    return float(accountant.get_epsilon(delta=delta))
+    # The PRV's CDF passes through log(0) = -inf on purpose, and says so each time.
+    with np.errstate(all="ignore"):
+        return float(accountant.get_epsilon(delta=delta))
 
 
 def merge(history: Sequence[Steps]) -> list[Steps]:

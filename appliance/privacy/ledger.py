@@ -118,7 +118,7 @@ class Purse:
     """One run's way to the ledger: `charge` before each block of steps.
 
     What the budget still allows is worked out once and again whenever another run has charged, so
-    that a charge costs one database commit.
+    that a charge costs one database commit. It is worked out without holding the database.
     """
 
     def __init__(self, home: Home, dataset: str, *, job: str, run: Steps, limit: float) -> None:
@@ -132,39 +132,34 @@ class Purse:
         Raises:
             BudgetSpent: the dataset's history with these steps would exceed the limit.
         """
+        while not self._charged(steps, json.dumps(facts)):
+            with reading(self._home) as link:
+                self._seen, found = _head(link, self._dataset), _budget(link, self._dataset)
+            self._left = self._allowed(found) if found else 0
+
+    def _charged(self, steps: int, facts: str) -> bool:
+        """Insert the charge unless somebody else has charged since `_left` was worked out."""
         with transaction(self._home) as link:
-            head = link.execute(
-                "SELECT COALESCE(MAX(seq), 0) FROM ledger WHERE dataset = ?", (self._dataset,)
-            )
-            if (newest := head.fetchone()[0]) != self._seen:
-                self._left = self._allowed(link)
+            if _head(link, self._dataset) != self._seen:
+                return False
             if steps > self._left:
                 raise BudgetSpent(
                     f"The privacy budget of {self._dataset} does not allow {steps} more steps.",
                     "See `cloister budget show`; what was trained so far is kept.",
                 )
+            part = self._run
             cursor = link.execute(
                 "INSERT INTO ledger (dataset, job, created, noise_multiplier, sample_rate, steps, facts)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    self._dataset,
-                    self._job,
-                    now(),
-                    self._run.noise_multiplier,
-                    self._run.sample_rate,
-                    steps,
-                    json.dumps(facts),
-                ),
+                (self._dataset, self._job, now(), part.noise_multiplier, part.sample_rate, steps, facts),
             )
             newest = cursor.lastrowid or 0
         self._left -= steps
         self._seen = newest
+        return True
 
-    def _allowed(self, link: sqlite3.Connection) -> int:
+    def _allowed(self, found: Budget) -> int:
         """How many steps of this run still fit, up to its own length."""
-        found = _budget(link, self._dataset)
-        if found is None:
-            return 0
         limit = min(self._limit, found.epsilon_limit)
 
         def fits(count: int) -> bool:
@@ -174,6 +169,11 @@ class Purse:
             return epsilon([*found.history, part], found.delta) <= limit
 
         return largest(fits, self._run.steps)
+
+
+def _head(link: sqlite3.Connection, dataset: str) -> int:
+    row = link.execute("SELECT COALESCE(MAX(seq), 0) FROM ledger WHERE dataset = ?", (dataset,)).fetchone()
+    return int(row[0])
 
 
 def largest(fits: Callable[[int], bool], most: int) -> int:

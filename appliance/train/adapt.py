@@ -9,7 +9,9 @@ from appliance.train.settings import Settings
 
 
 def add_lora(model: Any, settings: Settings) -> Any:
-    """The base with fresh adapters on every layer named in `settings.targets`.
+    """The base with fresh adapters on the layers named in `settings.targets`.
+
+    `settings.layers` takes only that many of the last decoder layers; 0 takes all.
 
     The model must be on its device already: adapters added before a move do not learn.
 
@@ -28,6 +30,11 @@ def add_lora(model: Any, settings: Settings) -> Any:
             f"The base has no layers named {', '.join(missing)}.",
             f"Choose --targets from: {', '.join(sorted(names - {'lm_head'}))}.",
         )
+    count = int(model.config.num_hidden_layers)
+    if settings.layers > count:
+        raise ConfigWrong(
+            f"The base has {count} layers, not {settings.layers}.", f"Use --layers {count} or less."
+        )
     torch.manual_seed(settings.seed)
     return get_peft_model(
         model,
@@ -36,6 +43,7 @@ def add_lora(model: Any, settings: Settings) -> Any:
             lora_alpha=settings.alpha,
             lora_dropout=0.0,
             target_modules=list(settings.targets),
+            layers_to_transform=list(range(count - settings.layers, count)) if settings.layers else None,
             bias="none",
             task_type="CAUSAL_LM",
         ),

@@ -7,13 +7,14 @@ noise is made for. Logits are computed for the answer's end of the batch only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from appliance.models.encoding import Encoded
 from appliance.models.trie import LabelTrie
@@ -68,15 +69,41 @@ def collate(records: Sequence[Encoded], device: str) -> Batch:
     )
 
 
+@contextmanager
+def only_last_positions(model: Any, keep: int, width: int) -> Iterator[None]:
+    """Compute the last layer's output projection and MLP for the last `keep` of `width` positions.
+
+    Nothing behind them mixes positions, so the logits kept are the same; the other positions, which
+    nobody reads, keep their residual. A base of another shape is computed in full.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    layers = getattr(getattr(inner, "model", None), "layers", None)
+    if layers is None:
+        yield
+        return
+    last = layers[-1]
+    found = (getattr(last, "mlp", None), getattr(getattr(last, "self_attn", None), "o_proj", None))
+    hooks = []
+    for part in (part for part in found if part is not None):
+        hooks.append(part.register_forward_pre_hook(lambda _, given: (given[0][:, -keep:],)))
+        hooks.append(part.register_forward_hook(lambda _, __, output: pad(output, (0, 0, width - keep, 0))))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def answer_logits(model: Any, batch: Batch) -> Tensor:
     """The logits that predict the answer tokens: [answer tokens, vocabulary], float32."""
-    output = model(
-        input_ids=batch.tokens,
-        attention_mask=batch.mask,
-        position_ids=batch.positions,
-        logits_to_keep=batch.keep,
-        use_cache=False,
-    )
+    with only_last_positions(model, batch.keep, batch.tokens.shape[1]):
+        output = model(
+            input_ids=batch.tokens,
+            attention_mask=batch.mask,
+            position_ids=batch.positions,
+            logits_to_keep=batch.keep,
+            use_cache=False,
+        )
     picked: Tensor = output.logits[batch.rows, batch.columns].float()
     return picked
 

@@ -23,6 +23,7 @@ class Settings:
     rank: int = 4
     alpha: int = 8
     targets: tuple[str, ...] = ("v_proj", "o_proj", "down_proj")
+    layers: int = 0
     steps: int = 0
     sample_rate: float = 0.5
     batch: int = 64
@@ -41,6 +42,7 @@ class Settings:
             ("rank", self.rank >= 1),
             ("alpha", self.alpha >= 1),
             ("targets", bool(self.targets)),
+            ("layers", self.layers >= 0),
             ("steps", self.steps >= 0),
             ("sample_rate", 0 < self.sample_rate <= 1),
             ("batch", self.batch >= 1),

@@ -1,0 +1,35 @@
+# make install | demo | test | check | bench | soak | base-model.  VENV=DIR chooses the place.
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(abspath $(VENV))/bin
+
+.PHONY: install demo test check bench soak base-model
+.DEFAULT_GOAL := install
+
+install: $(VENV)/.installed-site
+$(VENV)/.installed-site: pyproject.toml packaging/install.py packaging/llama/server.cmake
+	@$(PYTHON) packaging/install.py $(VENV) site
+$(VENV)/.installed-dev: pyproject.toml packaging/install.py packaging/llama/server.cmake
+	@$(PYTHON) packaging/install.py $(VENV) dev
+
+demo: install
+	@$(BIN)/cloister demo
+
+test: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest -m "not soak"
+
+soak: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest -m soak
+
+check: $(VENV)/.installed-dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python -m bench
+
+# Rebuilds the shipped base model from openly licensed text laid out as docs/base-model.md says.
+base-model: $(VENV)/.installed-site
+	@$(BIN)/python -m packaging.base_model $(CORPUS) appliance/models/base

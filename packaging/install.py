@@ -1,0 +1,166 @@
+"""Installs Cloister from this folder into a virtual environment: `python3 packaging/install.py VENV [dev]`.
+
+Checks what is needed first and says what to do when it is not there. llama-cpp-python is built from
+its source package with llama-server in it (packaging/llama/server.cmake); the wheel is kept in the
+user's cache, so that the next installation on this machine takes seconds. Run again, it goes on
+where it stopped. Written for any Python 3, so that an old one gets a message and not a traceback.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LLAMA = "llama-cpp-python==0.3.36"
+INJECTED = ROOT / "packaging" / "llama" / "server.cmake"
+ROOM = {"build": 2_000_000_000, "site": 4_000_000_000}
+FLAGS = (
+    "-DCMAKE_PROJECT_llama.cpp_INCLUDE={injected} -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=ON"
+    " -DLLAMA_TOOLS_INSTALL=OFF -DLLAVA_BUILD=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF"
+    " -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_NUMBER=0 -DLLAMA_BUILD_COMMIT=sdist"
+    " -DCMAKE_INSTALL_BINDIR=llama_cpp/bin -DCMAKE_INSTALL_LIBDIR=llama_cpp/lib"
+    " -DCMAKE_INSTALL_INCLUDEDIR=llama_cpp/include -DCMAKE_INSTALL_RPATH=$ORIGIN/../lib"
+)
+
+
+class CannotInstall(Exception):
+    """What is missing, and what to do."""
+
+
+def main(venv, extra):
+    """Install into `venv` with the extra `site` or `dev`."""
+    check_python()
+    if not (venv / "bin" / "python").exists():
+        make_venv(venv)
+    wheel = llama_wheel(venv)
+    check_room(venv, ROOM["site"] if not (venv / "lib").exists() else ROOM["build"])
+    say("installing the packages")
+    pip(venv, "install", str(wheel), "-e", f"{ROOT}[{extra}]")
+    (venv / f".installed-{extra}").touch()
+
+
+def check_python():
+    """The versions all dependencies have wheels for."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        raise CannotInstall(
+            f"Cloister needs Python 3.11 to 3.13; this is {platform.python_version()}.",
+            "Install python3.11 and run: make install PYTHON=python3.11",
+        )
+
+
+def check_room(folder, size):
+    """Free disk for what comes next."""
+    there = folder
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < size:
+        raise CannotInstall(
+            f"{there} has {free / 1e9:.1f} GB free; the installation needs {size / 1e9:.1f} GB.",
+            "Free some space, or install elsewhere: make install VENV=DIR",
+        )
+
+
+def check_compiler():
+    """llama.cpp is C++."""
+    missing = [
+        tool for tool in (os.environ.get("CC", "gcc"), os.environ.get("CXX", "g++")) if not shutil.which(tool)
+    ]
+    if missing:
+        raise CannotInstall(
+            f"There is no C++ compiler ({', '.join(missing)} not found); llama.cpp is built on this machine.",
+            "On Debian or Ubuntu: apt-get install gcc g++",
+        )
+
+
+def make_venv(venv):
+    """A fresh virtual environment."""
+    say(f"making {venv}")
+    done = subprocess.run([sys.executable, "-m", "venv", str(venv)], capture_output=True, text=True)
+    if done.returncode:
+        shutil.rmtree(venv, ignore_errors=True)
+        raise CannotInstall(
+            f"This Python cannot make a virtual environment in {venv}.",
+            "On Debian or Ubuntu: apt-get install python3-venv",
+        )
+
+
+def llama_wheel(venv):
+    """The wheel of llama-cpp-python with llama-server, from the cache or built now."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = caches / "cloister" / "wheels" / build_key()
+    found = sorted(cache.glob("llama_cpp_python-*.whl"))
+    if found:
+        return found[0]
+    check_compiler()
+    check_room(cache, ROOM["build"])
+    say("building llama.cpp from source; this takes five to fifteen minutes, once per machine")
+    draft = cache.with_name(f"{cache.name}.{os.getpid()}")
+    try:
+        pip(
+            venv,
+            "wheel",
+            "--no-deps",
+            "--no-cache-dir",
+            "--no-binary",
+            "llama-cpp-python",
+            "-w",
+            str(draft),
+            LLAMA,
+            CMAKE_ARGS=FLAGS.format(injected=INJECTED),
+        )
+        shutil.rmtree(cache, ignore_errors=True)
+        draft.rename(cache)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return sorted(cache.glob("llama_cpp_python-*.whl"))[0]
+
+
+def build_key():
+    """Changes when the version, the flags or the processor (the build is native) change."""
+    parts = [LLAMA, FLAGS, INJECTED.read_text(), platform.machine(), platform.libc_ver()[1], cpu_flags()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def cpu_flags():
+    """The processor's instruction sets, where Linux tells them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def pip(venv, *words, **environment):
+    """Run the venv's pip; keep its output for when it fails."""
+    log = venv / "install.log"
+    with log.open("ab") as stream:
+        done = subprocess.run(
+            [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *words],
+            stdout=stream,
+            stderr=stream,
+            env=dict(os.environ, **environment),
+        )
+    if done.returncode:
+        tail = log.read_text(errors="replace").splitlines()[-15:]
+        raise CannotInstall("\n".join(["pip failed:", *tail]), f"See {log}, then run this again; it goes on.")
+
+
+def say(text):
+    """One line of progress."""
+    print(f"install: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]).absolute(), sys.argv[2] if len(sys.argv) > 2 else "site")
+    except CannotInstall as problem:
+        sys.stderr.write(f"error: {problem.args[0]}\ntry: {problem.args[1]}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; run it again to go on\n")
+        sys.exit(130)

@@ -1,0 +1,127 @@
+"""The ledger never under-counts and never lets a limit be passed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from appliance.core.errors import BudgetSpent, PrivacyRefused
+from appliance.core.home import Home, open_home
+from appliance.privacy import ledger
+from appliance.privacy.accountant import Steps, epsilon
+
+RUN = Steps(noise_multiplier=1.0, sample_rate=0.5, steps=20)
+
+
+def purse(home: Home, job: str = "0001", limit: float = 8.0) -> ledger.Purse:
+    ledger.open_budget(home, "inbox", unit="patient", units=1000, delta=None, who="test")
+    return ledger.Purse(home, "inbox", job=job, run=RUN, limit=limit)
+
+
+def test_delta_is_a_tenth_of_one_over_n_rounded_down() -> None:
+    assert ledger.delta_for(1000) == pytest.approx(1e-4)
+    assert ledger.delta_for(1789) == pytest.approx(5.5e-5)
+    assert all(ledger.delta_for(n) <= 0.1 / n * (1 + 1e-12) for n in range(1, 5000, 7))
+
+
+def test_charges_stop_at_the_limit(home: Home) -> None:
+    allowed = 0
+    pocket = purse(home)
+    with pytest.raises(BudgetSpent):
+        for _ in range(RUN.steps + 1):
+            pocket.charge(1)
+            allowed += 1
+    delta = ledger.delta_for(1000)
+    at = [
+        epsilon([Steps(noise_multiplier=1.0, sample_rate=0.5, steps=n)], delta)
+        for n in (allowed, allowed + 1)
+    ]
+    assert at[0] <= 8.0 < at[1]
+    found = ledger.budget(home, "inbox")
+    assert found is not None and found.spent() == pytest.approx(at[0])
+
+
+def test_delta_must_be_below_one_over_n(home: Home) -> None:
+    with pytest.raises(PrivacyRefused):
+        ledger.open_budget(home, "inbox", unit="patient", units=1000, delta=1e-3, who="test")
+
+
+def test_unit_and_delta_of_a_budget_cannot_change(home: Home) -> None:
+    purse(home)
+    with pytest.raises(PrivacyRefused):
+        ledger.open_budget(home, "inbox", unit="record", units=1000, delta=None, who="test")
+    with pytest.raises(PrivacyRefused):
+        ledger.open_budget(home, "inbox", unit="patient", units=1000, delta=1e-6, who="test")
+
+
+def _spend(path: str, job: str) -> None:
+    pocket = purse(open_home(Path(path)), job)
+    while True:
+        try:
+            pocket.charge(1)
+        except BudgetSpent:
+            return
+
+
+def test_two_runs_at_once_share_one_limit(home: Home) -> None:
+    purse(home)
+    spawn = multiprocessing.get_context("spawn")
+    children = [spawn.Process(target=_spend, args=(str(home.path), f"000{n}")) for n in (1, 2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+        assert child.exitcode == 0
+    found = ledger.budget(home, "inbox")
+    assert found is not None
+    spent = sum(part.steps for part in found.history)
+    one_more = Steps(noise_multiplier=1.0, sample_rate=0.5, steps=spent + 1)
+    assert found.spent() <= 8.0 < epsilon([one_more], found.delta)
+
+
+_TAKER = """
+import sys
+from pathlib import Path
+from appliance.core.home import open_home
+from appliance.privacy.accountant import Steps
+from appliance.privacy.ledger import Purse
+purse = Purse(open_home(Path(sys.argv[1])), "inbox", job="1",
+              run=Steps(noise_multiplier=50.0, sample_rate=0.01, steps=100000), limit=8.0)
+with open(sys.argv[2], "ab", buffering=0) as taken:
+    while True:
+        purse.charge(1)
+        taken.write(b"x")
+"""
+
+
+def _kills(home: Home, tmp_path: Path, count: int) -> None:
+    """Kill a process that charges and takes steps; every step taken must have been charged."""
+    ledger.open_budget(home, "inbox", unit="patient", units=1000, delta=None, who="test")
+    taken = tmp_path / "taken"
+    for number in range(count):
+        before = taken.stat().st_size if taken.exists() else 0
+        child = subprocess.Popen([sys.executable, "-W", "ignore", "-c", _TAKER, str(home.path), str(taken)])
+        while not taken.exists() or taken.stat().st_size <= before:
+            time.sleep(0.005)
+            assert child.poll() is None
+        time.sleep(0.003 * (number % 7))
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    charged = sum(event["steps"] for event in ledger.events(home, "inbox"))
+    assert taken.stat().st_size <= charged <= taken.stat().st_size + count
+
+
+def test_killed_at_any_moment_no_step_goes_uncharged(home: Home, tmp_path: Path) -> None:
+    _kills(home, tmp_path, 3)
+
+
+@pytest.mark.soak
+def test_killed_a_hundred_times_no_step_goes_uncharged(home: Home, tmp_path: Path) -> None:
+    _kills(home, tmp_path, 100)
