@@ -151,7 +151,12 @@ def test_anything_trainable_that_is_not_accounted_for_is_refused(
     model, _ = load_torch(DEMO_BASE)
     tuned = add_lora(model, Settings()).train()
     tuned.get_base_model().extra = torch.nn.Parameter(torch.ones(1))
-    engine = clip.HookEngine(tuned, losses.label_loss(encoder.trie(), 4096), "cpu")
+    with pytest.raises(PrivacyRefused):
+        clip.HookEngine(tuned, losses.label_loss(encoder.trie(), 4096), "cpu")
+    frozen, _ = load_torch(DEMO_BASE)
+    unused = add_lora(frozen, Settings()).train()
+    engine = clip.HookEngine(unused, losses.label_loss(encoder.trie(), 4096), "cpu")
+    engine.parameters.append(torch.nn.Parameter(torch.ones(1)))
     try:
         with pytest.raises(PrivacyRefused):
             engine.unit_gradients([[record] for record in records])
