@@ -1,0 +1,42 @@
+"""Runs one benchmark by name, or all that need nothing from outside."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from appliance.core.offline import stay_offline
+
+BENCHES = {
+    "chain": "records to INT4 on a real set, beside linear models (needs --data)",
+    "step": "a private training step against an ordinary peft step",
+    "noise": "lattice noise against torch.normal",
+}
+ALONE = ("step", "noise")
+
+
+def main() -> int:
+    """Parse the command line and run."""
+    stay_offline()
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        epilog="\n".join(f"{name}: {text}" for name, text in BENCHES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "name", nargs="?", choices=sorted(BENCHES), help="all that need no data when left out"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line and nothing else")
+    parser.add_argument("--data", help="chain: a .jsonl file, or a folder of the benchmark sets")
+    parser.add_argument("--sets", default="banking15,medsec", help="chain: which sets of --data")
+    parser.add_argument("--seeds", type=int, default=3, help="chain: runs to average over")
+    parser.add_argument("--steps", type=int, default=0, help="chain: training steps; 0 takes the default")
+    options = parser.parse_args()
+    for name in (options.name,) if options.name else ALONE:
+        importlib.import_module(f"bench.{name}").run(options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
