@@ -61,7 +61,7 @@ def test_home_shows_the_site_and_enter_opens_the_running_job(tmp_path: Path) -> 
         await pilot.press("enter")
         await until(pilot, lambda: "20 of 50" in shown(app) and "Protected" in shown(app), "no live view")
         text = shown(app)
-        for words in ("loss 2.900", "epsilon so far at most 3.12", "clipped 61% of units", "412 tokens/s"):
+        for words in ("loss 2.900", "epsilon so far at most 3.12", "clipped 61%", "412 tokens/s"):
             assert words in text, words
         assert "Protected: each of 1,600 patients, with all records of that patient" in text
         assert "left 01:12" in text and " 40%" in text and "Home > 0002 train inbox" in text

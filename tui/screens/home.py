@@ -87,7 +87,11 @@ class HomeScreen(Looking):
     def _ask_budgets(self, view: SiteView) -> None:
         """Budgets change with training; reading them takes seconds, so it is done when one has ended."""
         trained = {job.id: job.state for job in view.jobs if job.kind == "train"}
-        if any(state in LIVE for state in trained.values()) or self._budgets_for == (view.budgets, trained):
+        if any(state in LIVE for state in trained.values()):
+            self._budgets_for = None
+            self._budgets = [f"budget {name}: a training draws on it" for name in view.budgets]
+            return
+        if self._budgets_for == (view.budgets, trained):
             return
         self._budgets_for = (view.budgets, trained)
         self._budgets = [f"budget {name}: reading ..." for name in view.budgets]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from appliance.data.store import Dataset
 from tui.screens.machine import Machine
 from tui.screens.site import LIVE, JobRow, SiteView
 from tui.session import NextStep
@@ -43,12 +44,17 @@ def _way(view: SiteView) -> list[tuple[str, str, str]]:
     verdict = view.passed.get(newest.name) if newest else None
     serving = next((job for job in view.jobs if job.kind == "serve" and job.state in LIVE), None)
     return [
-        ("import", "Data", f"{data.title}  {sum(data.counts.values()):,} records" if data else ""),
+        ("import", "Data", _data(data) if data else ""),
         ("train", "Train", f"{newest.name}  {epsilon}" if newest else ""),
         ("evaluate", "Evaluate", "" if verdict is None else "gate PASS" if verdict else "gate FAIL"),
         ("quantize", "Quantize", " ".join(str(file.facts.get("type", "")) for file in files).strip()),
         ("serve", "Serve", serving.title.removeprefix("serve ") if serving else ""),
     ]
+
+
+def _data(data: Dataset) -> str:
+    made = "synthetic" if data.synthetic else "records"
+    return f"{data.title}  {sum(data.counts.values()):,} {made}"
 
 
 def machine_text(machine: Machine | None, width: int) -> str:

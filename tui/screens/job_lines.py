@@ -15,7 +15,7 @@ _FIGURES = (
     ("loss", "loss {:.3f}"),
     ("validation_loss", "validation loss {:.3f}"),
     ("epsilon", "epsilon so far at most {:.2f}"),
-    ("clipped", "clipped {:.0%} of units"),
+    ("clipped", "clipped {:.0%}"),
     ("tokens_per_second", "{:,.0f} tokens/s"),
     ("records", "{:,.0f} records"),
     ("kept", "{:,.0f} kept"),
@@ -34,12 +34,15 @@ def run_text(picture: Picture, now: float, width: int) -> str:
     elif picture.stage:
         share = picture.share or 0.0
         left = f"  left {length(picture.left)}" if picture.left is not None and picture.state in LIVE else ""
+        count = f"  {picture.done:,.0f} of {picture.total:,.0f}" if picture.total > 1 else ""
         lines += [
-            f"stage  {picture.stage}  {picture.done:,.0f} of {picture.total:,.0f}",
+            f"stage  {picture.stage}{count}",
             f"{gauge(share, max(4, min(20, width - 20)))} {share:>4.0%}{left}",
         ]
     elif picture.state in LIVE:
         lines.append("stage  starting ...")
+    if picture.model:
+        lines.append(f"model  {picture.model}")
     if picture.ready:
         lines += [f"at     {picture.ready.get('url', '')}", f"engine {picture.ready.get('engine', '')}"]
     told = [form.format(picture.figures[key]) for key, form in _FIGURES if key in picture.figures]

@@ -33,6 +33,7 @@ class Picture:
     started: str = ""
     newest: str = ""
     stage: str = ""
+    model: str = ""
     done: float = 0.0
     total: float = 0.0
     left: float | None = None
@@ -90,8 +91,7 @@ class Story:
             return [f"dataset {event.get('name')}@{event.get('version')}"]
         if kind == "started":
             again = bool(self._now.started)
-            began = self._now.started or event.get("at", "")
-            self._now = replace(self._now, started=began, end=None, ready=None, left=None)
+            self._now = replace(self._now, started=event.get("at", ""), end=None, ready=None, left=None)
             return ["started again" if again else "started"]
         if kind in ENDS:
             self._now = replace(self._now, end=event, left=None)
@@ -112,6 +112,7 @@ class Story:
         self._now = replace(
             self._now,
             stage=stage,
+            model=str(event.get("model") or ""),
             done=done,
             total=total,
             left=self._left(event, at),
