@@ -1,0 +1,80 @@
+"""Which column of the files holds what."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from appliance.core.errors import ConfigWrong, DataRejected
+
+TASKS = {"label": ("text", "label"), "answer": ("prompt", "answer")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Names of columns; `task` is "label" (`answer` is one of few labels) or "answer" (free text)."""
+
+    task: str
+    text: str
+    answer: str
+    unit: str | None = None
+    group: str | None = None
+    date: str | None = None
+    facts: tuple[str, ...] = ()
+
+    def wanted(self) -> tuple[str, ...]:
+        """Every column that must be there, each once."""
+        named = (self.text, self.answer, self.unit, self.group, self.date, *self.facts)
+        return tuple(dict.fromkeys(name for name in named if name))
+
+
+def columns_from(value: Mapping[str, Any]) -> Columns:
+    """Columns out of a job's spec: {text, label} or {prompt, answer}, then what is optional.
+
+    Raises:
+        ConfigWrong: neither pair is whole, both are, or a name is unknown or not a text.
+    """
+    given = {key: name for key, name in value.items() if name not in (None, "", [], ())}
+    known = {"text", "label", "prompt", "answer", "unit", "group", "date", "facts"}
+    if unknown := sorted(set(given) - known):
+        raise ConfigWrong(
+            f"Unknown columns setting: {', '.join(unknown)}.", f"Known are {', '.join(sorted(known))}."
+        )
+    facts = given.pop("facts", ())
+    if isinstance(facts, str) or not all(isinstance(name, str) for name in (*facts, *given.values())):
+        raise ConfigWrong("A column's name must be a text.", "Write the names as they stand in the header.")
+    task = next((task for task, pair in TASKS.items() if set(pair) <= set(given)), None)
+    if task is None or len({"text", "label", "prompt", "answer"} & set(given)) != 2:
+        raise ConfigWrong(
+            "It is not said which column holds the text and which the label or the answer.",
+            "Give --text and --label (one of few labels), or --prompt and --answer (free text).",
+        )
+    text, answer = (given[name] for name in TASKS[task])
+    if text == answer:
+        raise ConfigWrong(f"Column {text} cannot be both the text and its answer.", "Name two columns.")
+    rest = {key: given[key] for key in ("unit", "group", "date") if key in given}
+    return Columns(task=task, text=text, answer=answer, facts=tuple(facts), **rest)
+
+
+def need_columns(columns: Columns, there: Iterable[str], where: str) -> None:
+    """Check that every wanted column is among those `there`; `where` names the file.
+
+    Raises:
+        DataRejected: one is not; the message names those that are, and the closest.
+    """
+    names = list(there)
+    missing = [name for name in columns.wanted() if name not in names]
+    if not missing:
+        return
+    shown = ", ".join(_short(name) for name in names[:30]) or "none"
+    folded = {name.casefold().strip(): name for name in names}
+    close = difflib.get_close_matches(missing[0].casefold(), list(folded), n=1, cutoff=0.5)
+    better = f"Did you mean {_short(folded[close[0]])}?" if close else "Name one of those."
+    raise DataRejected(f"{where} has no column {', '.join(missing)}. Its columns are: {shown}.", better)
+
+
+def _short(name: str) -> str:
+    """A file without a header would show a record as column names: show no more than a name's worth."""
+    return name if len(name) <= 40 and len(name.split()) <= 4 else f"{len(name)} characters"
