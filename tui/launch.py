@@ -10,7 +10,7 @@ from appliance.core.offline import stay_offline
 def main() -> None:
     """Without arguments on a terminal the TUI, else the CLI."""
     stay_offline()
-    if len(sys.argv) == 1 and sys.stdin.isatty() and sys.stdout.isatty():
+    if len(sys.argv) == 1 and all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         from tui.app import run
 
         run()

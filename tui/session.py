@@ -7,7 +7,6 @@ jobs, which outlive whoever started them.
 from __future__ import annotations
 
 import getpass
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,7 +202,9 @@ class Session:
     def import_model(self, source: Path, name: str) -> Model:
         """Import a base folder or a GGUF file, after checking it."""
         if source.suffix == ".gguf":
-            return importing.import_gguf(self.home, source, name, check=_gguf_facts, who=self.who)
+            from quantize.header import check_gguf
+
+            return importing.import_gguf(self.home, source, name, check=check_gguf, who=self.who)
         return importing.import_base(self.home, source, name, who=self.who)
 
     def demo_base(self) -> Model:
@@ -221,19 +222,6 @@ class Session:
     def revoke_key(self, key_id: str) -> None:
         """Revoke an API key at once."""
         keys.revoke(self.home, key_id, self.who)
-
-
-def _gguf_facts(path: Path) -> dict[str, Any]:
-    """Check a foreign GGUF file and return what the registry keeps of it."""
-    from quantize.header import check_gguf
-
-    found = check_gguf(path)
-    task = found.values.get("cloister.task")
-    return {
-        "bits_per_weight": found.bits_per_weight,
-        "histogram": found.histogram,
-        "task": json.loads(task) if isinstance(task, str) else None,
-    }
 
 
 def failure(job: JobView) -> ApplianceError:

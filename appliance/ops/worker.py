@@ -36,7 +36,7 @@ def main(folder: Path) -> int:
         job.emit("stopped", reason="asked")
         return Stopped.exit_code
     except Exception as problem:
-        failure = _explained(problem)
+        failure = _explained(problem, job.id)
         traceback.print_exc()
         job.emit(
             "failed", code=failure.code, message=failure.message, hint=failure.hint, exit=failure.exit_code
@@ -53,12 +53,12 @@ def _code(kind: str) -> Any:
     raise ConfigWrong(f"There is no kind of job called {kind}.", "Install the package again.")
 
 
-def _explained(problem: Exception) -> ApplianceError:
+def _explained(problem: Exception, job_id: str) -> ApplianceError:
     """What to tell people: errors of our own as they are, the usual machine troubles by name."""
     if isinstance(problem, ApplianceError):
         return problem
     if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoRoom("The disk is full.", "Free some space, then run `cloister job resume`.")
+        return NoRoom("The disk is full.", f"Free some space, then run `cloister job resume {job_id}`.")
     if isinstance(problem, MemoryError) or "out of memory" in str(problem).lower():
         return NoRoom("There is not enough memory.", "Close other programs, or use a smaller base or batch.")
     if isinstance(problem, ModuleNotFoundError):
@@ -67,7 +67,8 @@ def _explained(problem: Exception) -> ApplianceError:
             "Install the site profile: pip install 'cloister[site]'.",
         )
     return JobFailed(
-        f"The job stopped on {type(problem).__name__}.", "The log says more: `cloister job tail ID --log`."
+        f"The job stopped on {type(problem).__name__}.",
+        f"The log says more: `cloister job tail {job_id} --log`.",
     )
 
 
