@@ -30,6 +30,7 @@ check: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench
 
-# Rebuilds the shipped base model from openly licensed text laid out as docs/base-model.md says.
+# Rebuilds the base model from openly licensed text, laid out as packaging/base_model/sources.py says.
 base-model: $(VENV)/.installed-site
-	@$(BIN)/python -m packaging.base_model $(CORPUS) appliance/models/base
+	@test -d "$(CORPUS)" || { echo "error: no corpus folder given"; echo "try: make base-model CORPUS=DIR"; exit 2; }
+	@PYTHONPATH=packaging $(BIN)/python -m base_model "$(CORPUS)" appliance/models/base --work build/base-model
