@@ -15,6 +15,8 @@ from appliance.models.load import load_torch
 Message = dict[str, str]
 LOGIT_BYTES = 128_000_000  # of stored logits, at most
 SMALL = 30_000_000  # parameters
+# Tokens to compare, so that a proof takes minutes at any size: EFFORT / parameters, within bounds.
+EFFORT, LEAST_TOKENS, MOST_TOKENS = 1.5e11, 300, 5000
 LONG_ROWS = 64  # of the long window, only the last positions are compared
 
 
@@ -36,8 +38,10 @@ def reference(
     from jinja2 import TemplateError
 
     model, tokenizer = load_torch(Path(base), Path(adapter) if adapter else None)
-    if sum(part.numel() for part in model.parameters()) < SMALL:
+    weights = sum(part.numel() for part in model.parameters())
+    if weights < SMALL:
         torch.set_num_threads(1)  # threads that wait for each other cost more than they bring
+    effort = int(min(MOST_TOKENS, max(LEAST_TOKENS, EFFORT / weights)))
 
     def ids(text: str, split: bool = False) -> list[int]:
         found = tokenizer(text, add_special_tokens=False, split_special_tokens=split)["input_ids"]
@@ -52,13 +56,17 @@ def reference(
 
     starts = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
     prompts = [ids(rendered(chat, True) or "") + ids(answer) for chat, answer in answered]
-    context = min(512, int(model.config.max_position_embeddings))
+    context = min(512, effort // 2, int(model.config.max_position_embeddings))
     long = (starts + ids("\n\n".join(passages)))[:context]
     running = [(starts + ids(text))[:128] for text in passages]
     windows = [{"ids": long, "keep": min(LONG_ROWS, len(long))}]
-    windows += [{"ids": part[:context], "keep": len(part[:context])} for part in prompts + running]
+    for number, part in enumerate(prompts):
+        windows.append({"ids": part[:context], "keep": len(part[:context])})
+        if number % 8 == 7 and running:
+            windows.append({"ids": running[0][:context], "keep": len(running.pop(0)[:context])})
+    windows = _within(windows, 3 * effort, 3 * MOST_TOKENS)
     width = int(model.get_output_embeddings().weight.shape[0])
-    compared = _within(windows, LOGIT_BYTES // (4 * width))
+    compared = _within(windows, effort, LOGIT_BYTES // (4 * width))
     rows = np.lib.format.open_memmap(
         logits, "w+", np.float32, (sum(window["keep"] for window in compared), width)
     )
@@ -90,12 +98,12 @@ def reference(
     }
 
 
-def _within(windows: list[dict[str, Any]], rows: int) -> list[dict[str, Any]]:
-    """The first windows whose kept rows fit into `rows`."""
+def _within(windows: list[dict[str, Any]], tokens: int, rows: int) -> list[dict[str, Any]]:
+    """The first windows that have at most `tokens` tokens, and at most `rows` kept, together."""
     taken: list[dict[str, Any]] = []
     for window in windows:
-        rows -= window["keep"]
-        if rows < 0:
+        tokens, rows = tokens - len(window["ids"]), rows - window["keep"]
+        if min(tokens, rows) < 0:
             break
         taken.append(window)
     return taken
