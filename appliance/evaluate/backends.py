@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.core.errors import ModelRejected
+from appliance.core.errors import EngineFailed, ModelRejected
 from appliance.models.encoding import Encoder
-from appliance.models.llama import LlamaFile, library
+from appliance.models.llama import LlamaFile, library, log_tail
 from appliance.models.load import chat_template, load_torch
 from appliance.models.task import Task
 
 _NEW_TOKENS = 64
 _PROMPT_TOKENS = 256
 _RUNS = 3
+_PATIENCE = 20.0  # seconds
 _LONGEST = 4096  # evaluation reads no longer prompts than this, whatever the model allows
+_CELLS = 1024  # KV cells at least; larger contexts were no faster on a CPU
+_SEQUENCES = 64
 _UNTOLD = 512  # the context of a file that does not say
 
 
@@ -41,7 +44,7 @@ class TorchScorer:
     def __init__(self, base: Path, adapter: Path | None = None) -> None:
         self._model, self._tokenizer = load_torch(base, adapter)
         self._template = chat_template(base)
-        self.context = min(int(self._model.config.max_position_embeddings), _LONGEST)
+        self.context = min(int(getattr(self._model.config, "max_position_embeddings", _UNTOLD)), _LONGEST)
         self.max_tokens = max(4096, self.context)
         self.n_vocab = int(self._model.config.vocab_size)
 
@@ -97,7 +100,7 @@ class TorchScorer:
             return middle - start, time.perf_counter() - middle
 
         with torch.inference_mode():
-            return _median_speed([run() for _ in range(_RUNS)], prompt.shape[1], torch.get_num_threads())
+            return _median_speed(_repeated(run), prompt.shape[1], torch.get_num_threads())
 
     def close(self) -> None:
         """Let the memory go."""
@@ -105,48 +108,59 @@ class TorchScorer:
 
 
 class GgufScorer:
-    """A GGUF file through llama.cpp, the way it is served."""
+    """A GGUF file through llama.cpp, the way it is served.
+
+    The context is only as large as the prompts that come, so that a small machine can evaluate.
+    """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        with LlamaFile(path, vocab_only=True) as head:
-            trained = head.metadata.get(f"{head.metadata.get('general.architecture')}.context_length", "")
-        self.context = min(int(trained) if trained.isdigit() else _UNTOLD, _LONGEST)
-        self.max_tokens = max(1024, self.context)
-        self._file = LlamaFile(path, context=self.max_tokens, sequences=64, threads=threads)
-        self.n_vocab = self._file.n_vocab
-        if self._file.chat_template is None:
-            self._file.close()
+        self._path, self._threads = path, threads
+        self._file: LlamaFile | None = None
+        self._head = LlamaFile(path, vocab_only=True)
+        if self._head.chat_template is None:
+            self._head.close()
             raise ModelRejected(
                 f"{path.name} has no chat template.", "Quantise it again with `cloister quantize`."
             )
-        self._template = self._file.chat_template
+        self.context = min(self._head.n_context_train or _UNTOLD, _LONGEST)
+        self.max_tokens = _CELLS
+        self.n_vocab = self._head.n_vocab
 
     def encoder(self, task: Task) -> Encoder:
         """See Scorer."""
-        file = self._file
+        head = self._head
         return Encoder(
-            tokenize=lambda text: file.tokenize(text, special=True),
-            template=self._template,
-            bos_token=file.piece(file.bos).decode() if file.bos >= 0 else "",
-            eos_token=file.piece(file.eos).decode() if file.eos >= 0 else "",
-            eos=file.eos,
+            tokenize=lambda text: head.tokenize(text, special=True),
+            template=head.chat_template or "",
+            bos_token=head.piece(head.bos).decode() if head.bos >= 0 else "",
+            eos_token=head.piece(head.eos).decode() if head.eos >= 0 else "",
+            eos=head.eos,
             task=task,
             limit=self.context,
         )
 
     def logits(self, prompts_tokens: list[list[int]], keep: list[int]) -> list[NDArray[np.float32]]:
         """See Scorer."""
-        return self._file.logits(prompts_tokens, keep)
+        return self._opened(max(len(tokens) for tokens in prompts_tokens)).logits(prompts_tokens, keep)
+
+    def _opened(self, longest: int) -> LlamaFile:
+        """The file with a context that holds `longest` tokens; opened anew when that grows."""
+        if self._file is None or self._file.context < longest:
+            if self._file is not None:
+                self._file.close()
+            cells = min(max(_CELLS, 1 << (longest - 1).bit_length()), max(self.context, _CELLS))
+            self._file = LlamaFile(self._path, context=cells, sequences=_SEQUENCES, threads=self._threads)
+        return self._file
 
     def speed(self) -> Speed:
         """Measure with a KV cache, one stream, median of three runs."""
         prompt = _some_tokens(self.n_vocab, self.context)
-        lib, file = library(), self._file
+        lib, file = library(), self._opened(len(prompt) + _NEW_TOKENS)
 
         def decode(tokens: Sequence[int]) -> int:
             ids = (lib.llama_token * len(tokens))(*tokens)
             if lib.llama_decode(file.ctx, lib.llama_batch_get_one(ids, len(tokens))) != 0:
-                return file.eos
+                raise EngineFailed(f"llama.cpp could not compute: {log_tail()}", "Memory may be short.")
             last = np.ctypeslib.as_array(lib.llama_get_logits_ith(file.ctx, -1), (self.n_vocab,))
             return int(last.argmax())
 
@@ -159,19 +173,29 @@ class GgufScorer:
                 token = decode([token])
             return middle - start, time.perf_counter() - middle
 
-        runs = [run() for _ in range(_RUNS)]
+        runs = _repeated(run)
         lib.llama_memory_clear(lib.llama_get_memory(file.ctx), True)
         return _median_speed(runs, len(prompt), file.threads)
 
     def close(self) -> None:
         """Let the memory go."""
-        self._file.close()
+        self._head.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _some_tokens(n_vocab: int, context: int) -> list[int]:
     """A fixed prompt that leaves room for the new tokens; speed does not depend on what it says."""
     length = max(1, min(_PROMPT_TOKENS, context - _NEW_TOKENS))
     return [(7919 * at + 11) % n_vocab for at in range(length)]
+
+
+def _repeated(run: Callable[[], tuple[float, float]]) -> list[tuple[float, float]]:
+    """Three runs; fewer when they take so long that their spread no longer matters."""
+    start, runs = time.perf_counter(), [run()]
+    while len(runs) < _RUNS and time.perf_counter() - start < _PATIENCE:
+        runs.append(run())
+    return runs
 
 
 def _median_speed(runs: Sequence[tuple[float, float]], prompt_tokens: int, threads: int) -> Speed:

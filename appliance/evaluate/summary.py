@@ -1,0 +1,91 @@
+"""The parts of a report that speak of all models together: verdicts, the data, the limits. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.data import store
+from appliance.data.records import Record
+from appliance.evaluate.gate import Rule
+from appliance.evaluate.report import Measured, groups_of, judge, model_row
+
+
+def verdicts(
+    measured: dict[str, Measured],
+    against: str | None,
+    records: Sequence[Record],
+    clusters: NDArray[np.int64],
+    rule: Rule,
+) -> dict[str, Any]:
+    """The rows and gates of all models; `passed` when there are gates and all passed."""
+    base = measured[against] if against else None
+    groups = groups_of(records, clusters)
+    rows, gates = [], []
+    for name, one in measured.items():
+        gate = None
+        if one is not base and one.role != "reference":
+            gate = judge(one, base, measured[one.f16] if one.f16 else None, clusters, groups, rule)
+        if gate is not None:
+            gates.append({"model": name, **gate.as_dict()})
+        rows.append(model_row(one, base, clusters, groups, gate, rule))
+    return {"models": rows, "gates": gates, "passed": bool(gates) and all(gate["passed"] for gate in gates)}
+
+
+def data_facts(
+    dataset: store.Dataset,
+    split: str,
+    records: Sequence[Record],
+    clusters: NDArray[np.int64],
+    whole: int,
+) -> dict[str, Any]:
+    """What was measured on; `whole` is the number of records in the split."""
+    return {
+        "name": dataset.name,
+        "version": dataset.version,
+        "title": dataset.title,
+        "split": split,
+        "task": dataset.task,
+        "labels": list(dataset.labels),
+        "unit": dataset.unit,
+        "synthetic": dataset.synthetic,
+        "rows": len(records),
+        "rows_in_split": whole,
+        "units": len(np.unique(clusters)),
+        "sha256": dataset.sha256,
+    }
+
+
+def limits(report: dict[str, Any], looks: int) -> list[str]:
+    """What a reader must know before believing the figures."""
+    data, rows = report["dataset"], report["models"]
+    unit = data["unit"] or "record"
+    found = [
+        f"Intervals are 95 % percentile bootstrap intervals over {data['units']} test units ({unit});"
+        " McNemar's test takes records as independent.",
+        "The figures are exact counts over held-out records, which differential privacy does not"
+        " protect: keep this report inside.",
+    ]
+    if data["synthetic"]:
+        found.insert(0, "The records are synthetic: these figures say nothing about real ones.")
+    if data["rows"] < data["rows_in_split"]:
+        found.append(f"A sample of {data['rows']} of the {data['rows_in_split']} records was scored.")
+    if data["unit"] is None:
+        found.append("No privacy unit was declared: records of one person may count as independent.")
+    if looks:
+        found.append(
+            f"{looks} earlier evaluation{'s' if looks > 1 else ''} used this dataset: choosing by repeated"
+            " looks at one test split makes results look better than they are."
+        )
+    for count, text in (
+        (max(row["cut"] for row in rows), "records were longer than the model's context and lost their end"),
+        (max(row["not_fitting"] for row in rows), "records did not fit at all and count as wrong"),
+    ):
+        if count:
+            found.append(f"{count} {text}.")
+    if len({row["engine"] for row in rows}) > 1:
+        found.append("Tokens a second compare only between rows of the same engine.")
+    return found
