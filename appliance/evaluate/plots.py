@@ -223,7 +223,7 @@ def _nice_range(
     values: Sequence[float], ceiling: float | None, *, from_zero: bool = False
 ) -> tuple[float, float]:
     low, high = (0.0 if from_zero else min(values)), max(values)
-    pad = (high - low) * 0.12 or max(abs(high) * 0.1, 0.05)
+    pad = max((high - low) * 0.12, abs(high) * 0.05, 0.01)  # no zooming in on noise
     top = high + pad if ceiling is None else min(ceiling, high + pad)
     return (low if from_zero else max(0.0, low - pad)), top
 
