@@ -16,6 +16,7 @@ from appliance.models.registry import Model
 from appliance.ops.jobs import JobView
 from tui.endpoint import Endpoint, Reply
 from tui.session import Session
+from tui.words import proof_words, statement
 
 DATASET = "demo-inbox"
 ADAPTER = "demo-lora"
@@ -125,14 +126,6 @@ def run(session: Session, *, follow: Follow, say: Say) -> dict[str, Any]:
     }
 
 
-def statement(privacy: dict[str, Any]) -> str:
-    """The privacy claim in one sentence."""
-    return (
-        f"epsilon {privacy['epsilon']:.2f}, delta {privacy['delta']:.2g} for each {privacy['unit']}"
-        f" ({privacy['declared_units']:,} {privacy['unit']}s; {privacy['adjacency']})"
-    )
-
-
 def latest_report(session: Session, model: str) -> dict[str, Any]:
     """The newest report that judged `model`."""
     path = Path(session.reports(model)[0]["path"]).with_suffix(".json")
@@ -145,8 +138,7 @@ def _files(session: Session) -> dict[str, Model]:
 
 
 def _proof_line(model: Model) -> str:
-    proof = model.facts["proof"]
-    return f"{model.name}: {model.size / 1e6:.1f} MB, {'PASS' if proof['passed'] else 'FAIL'}"
+    return f"{model.name}: {model.size / 1e6:.1f} MB, {proof_words(model.facts['proof'])}"
 
 
 def _row(report: dict[str, Any], name: str, model: Model) -> dict[str, Any]:

@@ -208,7 +208,10 @@ class Session:
         return importing.import_base(self.home, source, name, who=self.who)
 
     def demo_base(self) -> Model:
-        """The shipped demo base, entered as `demo-base`."""
+        """The shipped demo base, entered as `demo-base` the first time."""
+        for model in self.models():
+            if model.name == "demo-base" and model.facts.get("demo"):
+                return model
         return importing.import_base(self.home, importing.DEMO_BASE, "demo-base", who=self.who)
 
     def new_key(self, name: str) -> tuple[str, str]:

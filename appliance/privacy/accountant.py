@@ -77,20 +77,17 @@ def noise_for(
     def gap(log_noise: float) -> float:
         return log(cost(exp(log_noise)) / target)
 
-    high = 0.0
+    if gap(log(_SMALLEST)) <= 0:
+        return _SMALLEST
+    low, high = log(_SMALLEST), 0.0
     while gap(high) > 0:
-        high += log(2)
+        low, high = high, high + log(2)
         if high > log(_LARGEST):
             raise PrivacyRefused(
                 f"Epsilon {target:g} cannot be met: what was spent before already uses it up.",
                 "Raise --epsilon within the budget, or use a dataset that has budget left.",
             )
-    low = high - log(2)
-    while gap(low) <= 0:
-        low -= log(2)
-        if low < log(_SMALLEST):
-            return _SMALLEST
-    root = float(brentq(gap, low, low + log(2), xtol=5e-4))
+    root = float(brentq(gap, low, high, xtol=5e-4))
     while gap(root) > 0:
         root += 5e-4
     return exp(root)

@@ -36,7 +36,7 @@ def add_lora(model: Any, settings: Settings) -> Any:
             f"The base has {count} layers, not {settings.layers}.", f"Use --layers {count} or less."
         )
     torch.manual_seed(settings.seed)
-    return get_peft_model(
+    tuned = get_peft_model(
         model,
         LoraConfig(
             r=settings.rank,
@@ -48,3 +48,8 @@ def add_lora(model: Any, settings: Settings) -> Any:
             task_type="CAUSAL_LM",
         ),
     )
+    if settings.freeze_a:
+        for name, part in tuned.named_parameters():
+            if ".lora_A." in name:
+                part.requires_grad_(False)
+    return tuned

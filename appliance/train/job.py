@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from appliance.core.errors import ConfigWrong, PrivacyRefused
+from appliance.core.errors import BudgetSpent, ConfigWrong, PrivacyRefused
 from appliance.core.files import need_room, replacing_folder, sha256_folder, write_json
 from appliance.core.job import Job
 from appliance.data import store
@@ -221,6 +221,10 @@ def _train(
         saved=lambda step: optimiser.save(checkpoint, step, history),
         tell=tell,
     )
+    if done == 0:
+        raise BudgetSpent(
+            f"The privacy budget of {budget} does not allow a single step.", "See `cloister budget show`."
+        )
     if done < plan.steps:
         job.log(f"The budget is spent: stopped after {done} of {plan.steps} steps; what was trained is kept.")
     if engine is not None:

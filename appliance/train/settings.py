@@ -24,6 +24,7 @@ class Settings:
     alpha: int = 8
     targets: tuple[str, ...] = ("v_proj", "o_proj", "down_proj")
     layers: int = 0
+    freeze_a: bool = False
     steps: int = 0
     sample_rate: float = 0.5
     batch: int = 64

@@ -52,5 +52,7 @@ def test_noise_for_meets_the_target_tightly_and_counts_what_was_spent() -> None:
     before = [Steps(noise_multiplier=2.0, sample_rate=0.2, steps=20)]
     more = noise_for(3.0, delta=1e-5, sample_rate=0.2, steps=40, spent=before)
     assert more > noise
+    little = noise_for(8.0, delta=1e-5, sample_rate=0.05, steps=3)
+    assert 7.9 <= epsilon([Steps(noise_multiplier=little, sample_rate=0.05, steps=3)], 1e-5) <= 8.0
     with pytest.raises(PrivacyRefused):
         noise_for(1.0, delta=1e-5, sample_rate=0.2, steps=40, spent=[run])

@@ -22,7 +22,8 @@ def demo(face: Face) -> None:
     Import, private fine-tuning, conversion, INT8 and INT4, evaluation, an endpoint, three questions.
     Run it twice: it reuses what is there. Try it elsewhere with --home DIR.
     """
-    from tui.demo import run, statement
+    from tui.demo import run
+    from tui.words import statement
 
     result = run(face.session, follow=face.follow, say=face.say)
     face.say()

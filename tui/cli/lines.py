@@ -69,7 +69,7 @@ class Lines:
 
     def _left(self, event: dict[str, Any], now: float) -> float | None:
         """Seconds left: as the job says, else from the pace so far."""
-        if "left" in event:
+        if event.get("left") is not None:
             return float(event["left"])
         if self._first is None or not event["done"] or event["done"] >= event["total"]:
             return None

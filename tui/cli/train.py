@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tui.cli.face import Face, command
+from tui.words import proof_words
 
 
 def register(app: typer.Typer) -> None:
@@ -170,16 +171,14 @@ def quantize(
 def say_files(face: Face, files: list[dict[str, Any]]) -> None:
     """The proof table."""
     face.table(
-        ("file", "type", "size", "bits/weight", "KL to F16", "same top token", "proof"),
+        ("file", "type", "size", "bits/weight", "proof"),
         [
             (
                 file["name"],
                 file["type"],
                 f"{file['size'] / 1e6:.1f} MB",
                 f"{file['bits_per_weight']:.2f}",
-                "-" if file.get("kld") is None else f"{file['kld']:.4f}",
-                "-" if file.get("same_top") is None else f"{file['same_top']:.1%}",
-                "PASS",
+                proof_words(file["proof"]),
             )
             for file in files
         ],
