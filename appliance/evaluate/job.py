@@ -73,7 +73,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         "dataset": data_facts(dataset, split, records, clusters, len(every)),
         "against": spec.get("against"),
         "rule": asdict(rule),
-        **verdicts(measured, spec.get("against"), records, clusters, rule),
+        **verdicts(measured, spec.get("against"), records, clusters, rule, split),
     }
     report["training"] = next(
         (curve for one in measured.values() if (curve := training_curve(one.chain))), []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,12 @@ def verdicts(
     records: Sequence[Record],
     clusters: NDArray[np.int64],
     rule: Rule,
+    split: str,
 ) -> dict[str, Any]:
-    """The rows and gates of all models; `passed` when there are gates and all passed."""
+    """The rows and gates of all models; `passed` when there are gates and all passed.
+
+    Only the test split can pass a model: train and val have been looked at while it was made.
+    """
     base = measured[against] if against else None
     groups = groups_of(records, clusters)
     rows, gates = [], []
@@ -29,6 +34,9 @@ def verdicts(
         gate = None
         if one is not base and one.role != "reference":
             gate = judge(one, base, measured[one.f16] if one.f16 else None, clusters, groups, rule)
+        if gate is not None and split != "test":
+            note = f"Judged on the {split} split: only the test split can pass a model."
+            gate = replace(gate, passed=False, notes=(*gate.notes, note))
         if gate is not None:
             gates.append({"model": name, **gate.as_dict()})
         rows.append(model_row(one, base, clusters, groups, gate, rule))

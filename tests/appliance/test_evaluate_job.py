@@ -138,7 +138,7 @@ def _site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     folder = tmp_path_factory.mktemp("site")
     made = Site(open_home(folder / "home"))
     home = made.home
-    parts = {"train": records(6, 1), "val": records(3, 2), "test": records(60, 3)}
+    parts = {"train": records(24, 1), "val": records(3, 2), "test": records(60, 3)}
     counts = {name: len(rows) for name, rows in parts.items()}
     store.write_splits(home.datasets / ".draft", parts)
     store.publish(
@@ -300,6 +300,13 @@ def test_free_answers_are_measured_by_perplexity_alone(site: Site) -> None:
     assert "SYNTHETIC" not in page and "free answers" in page
     with pytest.raises(ConfigWrong):
         site.run(18, "lora", dataset="talk")
+
+
+def test_only_the_test_split_can_pass_a_model(site: Site) -> None:
+    found = site.run(19, "lora-f16", split="train", gate={"units": 2})
+    assert found["gates"][0]["clauses"][0]["passed"] and not found["gates"][0]["passed"]
+    assert "only the test split" in found["gates"][0]["notes"][0]
+    assert [entry["passed"] for entry in site.reports() if entry["job"] == "0019"] == [0]
 
 
 def test_a_sample_is_the_same_every_time_and_named(site: Site) -> None:
