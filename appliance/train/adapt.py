@@ -48,7 +48,7 @@ def add_lora(model: Any, settings: Settings) -> Any:
             task_type="CAUSAL_LM",
         ),
     )
-    if settings.freeze_a:
+    if not settings.trains_a:
         for name, part in tuned.named_parameters():
             if ".lora_A." in name:
                 part.requires_grad_(False)

@@ -12,9 +12,10 @@ from appliance.core.errors import ConfigWrong
 class Settings:
     """A LoRA run. Units are patients (or whatever the dataset protects).
 
-    The private defaults come from runs on public data: a big expected batch and few steps, few
-    parameters, all layers, the sum of both losses. They are fixed in advance, so choosing them
-    spends no budget.
+    The private defaults come from runs on made-up and public records: a big expected batch and few
+    steps, few parameters, all layers, the sum of both losses, and LoRA's A left as it was drawn
+    (`freeze_a`; None: in private runs), because otherwise its noise and that of B multiply. They are
+    fixed in advance, so they spend no budget.
     """
 
     private: bool = True
@@ -24,16 +25,16 @@ class Settings:
     alpha: int = 8
     targets: tuple[str, ...] = ("v_proj", "o_proj", "down_proj")
     layers: int = 0
-    freeze_a: bool = False
+    freeze_a: bool | None = None
     steps: int = 0
-    sample_rate: float = 0.5
+    sample_rate: float = 0.35
     batch: int = 64
     epochs: float = 3.0
     learning_rate: float = 0.0
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = 0.2
     records_per_unit: int = 1
     max_tokens: int = 512
-    micro_tokens: int = 4096
+    micro_tokens: int = 1024
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,6 +60,11 @@ class Settings:
             raise ConfigWrong(
                 f"These settings are out of range: {', '.join(bad)}.", "See `cloister train --help`."
             )
+
+    @property
+    def trains_a(self) -> bool:
+        """Whether LoRA's A is trained along with B."""
+        return not (self.private if self.freeze_a is None else self.freeze_a)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

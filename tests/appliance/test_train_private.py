@@ -47,7 +47,7 @@ def records(encoder: Encoder) -> list[Encoded]:
 @pytest.fixture
 def tuned() -> Any:
     model, _ = load_torch(DEMO_BASE)
-    adapted = add_lora(model, Settings()).train()
+    adapted = add_lora(model, Settings(freeze_a=False)).train()
     torch.manual_seed(1)
     with torch.no_grad():
         for name, part in adapted.named_parameters():
