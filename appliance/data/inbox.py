@@ -47,9 +47,9 @@ LABELS = tuple(sorted(QUEUES))
 START, DAYS = date(2024, 1, 1), 730
 LATE = {"weekly pen": date(2025, 6, 1)}
 GROWING = {"account": 1.6, "vaccines": 0.8}  # added share of itself by the last day
-WRONG_LABEL = 0.03
+WRONG_LABEL = 0.035
 NO_REQUEST = 0.02  # messages that only somebody who knows the patient could sort
-TWO_REQUESTS = 0.03  # the first one decides
+TWO_REQUESTS = 0.02  # the first one decides
 
 WEIGHTS = {
     "appointment": 13, "medication": 12, "results": 10, "symptoms": 10, "payment": 9, "insurance": 9,
@@ -115,7 +115,7 @@ def _patient(rng: Random, number: int) -> Patient:
             "dob": written(rng, born, year=True),
             "surname": pick(rng, DOCTORS),
         },
-        slips=pick(rng, (0.0, 0.0, 0.01, 0.03, 0.07)),
+        slips=pick(rng, (0.0, 0.0, 0.01, 0.02, 0.04)),
         short=pick(rng, (0.0, 0.0, 0.2, 0.7)),
         small=rng.random() < 0.3,
     )
@@ -164,19 +164,19 @@ def _plan(rng: Random, patient: Patient, label: str, day: date) -> tuple[str, li
     elif kind < NO_REQUEST + TWO_REQUESTS:
         _, second = weighted(rng, _phrases(pick(rng, LABELS), _ahead(day)))
         after = [f"{pick(rng, BRIDGES)} {second}"]
-    if rng.random() < 0.30 * chat:
+    if rng.random() < 0.20 * chat:
         before.append(pick(rng, OPENINGS))
-    if rng.random() < 0.08:
+    if rng.random() < 0.07:
         before.append(pick(rng, IDENTITY))
-    if patient.age_band == "0-17" and rng.random() < 0.4:
+    if patient.age_band == "0-17" and rng.random() < 0.25:
         before.append(pick(rng, CHILD))
-    if rng.random() < 0.08 * chat:
+    if rng.random() < 0.04 * chat:
         before.append(pick(rng, CHAT))
-    if rng.random() < 0.10:
+    if rng.random() < 0.05:
         before.append(pick(rng, ASIDES[pick(rng, LABELS)]))
-    if rng.random() < 0.07 * chat:
+    if rng.random() < 0.04 * chat:
         after.append(pick(rng, CLOSINGS))
-    if rng.random() < 0.04:
+    if rng.random() < 0.03:
         after.append(pick(rng, SIGNATURES))
     return topic, [*before, request, *after]
 
@@ -188,10 +188,10 @@ def _ahead(day: date) -> tuple[str, ...]:
 
 @cache
 def _phrases(label: str, without: tuple[str, ...]) -> tuple[tuple[tuple[str, str], float], ...]:
-    """(topic, phrase) and weight, for one queue; a late topic is what people talk about."""
+    """(topic, phrase) and weight, for one queue: a few are common, most are rare, a late one is in vogue."""
+    phrases = [(topic, one) for topic, some in QUEUES[label].items() for one in some]
     return tuple(
-        ((topic, phrase), 2.0 if topic in LATE else 1.0)
-        for topic, phrases in QUEUES[label].items()
+        ((topic, phrase), (3.0 if topic in LATE else 1.0) / (1 + 0.35 * rank))
+        for rank, (topic, phrase) in enumerate(phrases)
         if topic not in without
-        for phrase in phrases
     )

@@ -42,13 +42,13 @@ QUEUES: dict[str, Families] = {
     },
     "medication": {
         "refill": (
-            "[I'm|I am] [down to|on|taking] my last [two|three|few] <drug> [tablets|pills|doses], [can you send more|please renew|need more before the weekend]",
-            "please [renew|refill|reorder] [my|the] <drug>, [90 days|three months|same dose] [like last time|if possible|as usual]",
+            "[I'm|I am] [down to|on|taking] my last [two|three|few] <drug>, [can you send a refill|please renew|need more before the weekend]",
+            "please [renew|refill|reorder] [my|the] <drug>, [90 days|three months|same dose|90 pills] [like last time|if possible|as usual]",
             "there are no [refills|repeats] left on my <drug> and [I run out|they run out|the bottle is empty] <when>",
             "[can|could] <doctor> [write|send over|put in] [another|a new] prescription for <drug>, I [take it daily|have been on it for years|use it every night]",
         ),
         "pharmacy": (
-            "the pharmacy [says|told me|keeps saying] they [never got|have nothing for|are waiting on you for] my <drug>",
+            "the pharmacy [says|told me|keeps saying] they [never got|have no|are waiting on you for the] [prescription|refill] for my <drug>",
             "please send my <drug> to the [pharmacy|drugstore] [on <street>|near my work|by the station] [instead|from now on]",
             "the drugstore is out of <drug> [until <day>|everywhere], [what can I take in the meantime|could another one do]",
         ),
@@ -66,7 +66,7 @@ QUEUES: dict[str, Families] = {
         ),
         "weekly pen": (
             "[my sister|a friend|everyone at work] is on the [new|weekly] [weight|slimming] pen, [could I start it too|would it suit me|is it something for me]",
-            "the weekly pen is [out everywhere|back ordered], do I [stay on|repeat] the [low|starting] dose or wait [until <day>|a week]",
+            "the weekly pen is [out at every pharmacy|back ordered], do I [stay on|repeat] the [low|starting] dose or wait [until <day>|a week]",
             "how do I [store|travel with|inject] the new weekly pen, [it was left out of the fridge|the leaflet is missing]",
         ),
     },
@@ -109,17 +109,17 @@ QUEUES: dict[str, Families] = {
             "which [plans|carriers] do you [take|work with], I have to choose [by <day>|this month]",
         ),
         "approval": (
-            "<insurer> [wants|needs|asks for] [an approval|prior approval|authorization] before the <test>, [has the office sent it|who does that]",
+            "[my insurance|<insurer>] [wants|needs|asks for] [an approval|prior approval|authorization] before the <test>, [has the office sent it|who does that]",
             "the pharmacy says <insurer> won't cover <drug> [without a form from you|unless the doctor explains why]",
-            "has the [authorization|approval|pre-approval] for my <test> [come through|been sent|gone in], it is <when>",
+            "has the [authorization|insurance approval|approval] for my <test> [come through|been sent to <insurer>|gone in], it is <when>",
         ),
         "denied": (
             "<insurer> [denied|refused|turned down] [the claim|my claim] for the <test>, [can you appeal|can the office send notes|what can we do]",
-            "the claim from <ago> [bounced|was rejected] because of a wrong [code|policy number|date], please [send it again|resubmit]",
+            "the [claim|insurance claim] from <ago> [bounced|was rejected] because of a wrong [code|policy number|date], please [send it again|resubmit]",
             "[got|received] a paper from <insurer> saying [not a bill|not medically necessary|out of network], what does [it|that] mean",
         ),
         "covered": (
-            "is [the <test>|seeing <doctor>|therapy for my <body>] covered [by <insurer>|under my plan] or [do I owe all of it|is it on me]",
+            "is [the <test>|seeing <doctor>|therapy for my <body>] covered [by <insurer>|under my plan|by my insurance] or [not|is it on me]",
             "how many [visits|sessions] does <insurer> [allow|cover] [in a year|before I must pay]",
             "my coverage [ended|lapsed|stopped] <past>, [can I still come <when>|what are my options|does the clinic have a program]",
         ),
@@ -127,24 +127,24 @@ QUEUES: dict[str, Families] = {
     "results": {
         "waiting": (
             "[has anything|did anything] come back from the <test> [I had|I did|I gave] <past>",
-            "it has been [a week|nine days|two weeks] since the <test> and [nobody called|I heard nothing|not a word]",
-            "the lab [said|told me] [2 days|48 hours] for the <test>, [still waiting|any news|is it lost]",
-            "[waiting on|nervous about] [my|the] <test> from <ago>, [is it normal|good or bad news|could someone call]",
+            "it has been [a week|nine days|two weeks] since the <test> and [nobody called|I heard nothing|no results yet]",
+            "the lab said [2 days|48 hours] for the [results|<test> results], [still waiting|any news|are they lost]",
+            "[waiting on|nervous about] my <test> [results|result] from <ago>, [is it normal|good or bad news|could someone call]",
         ),
         "meaning": (
-            "my <lab> [came back|is|was] [high|low|flagged in red|a bit off], [should I worry|what does that mean|is it dangerous]",
-            "what does [a <lab> of 8.2|borderline <lab>|out of range] mean [for me|in plain words]",
+            "my <lab> [result|level|test] [came back|was] [high|low|flagged in red|a bit off], [should I worry|what does that mean|is it dangerous]",
+            "what does a <lab> [level|result] of [8.2|41|130] mean [for me|in plain words]",
             "the report [mentions|says|lists] a small [spot|shadow|cyst|nodule] on my <organ>, [is it serious|did <doctor> see it]",
-            "I [read|saw] the numbers [last night|online] and don't understand the <lab> part, can <doctor> [explain|go over it]",
-            "is my <lab> better than [last time|in the spring|a year ago]",
+            "I [read|saw] the [results|numbers] [last night|online] and don't understand the <lab> part, can <doctor> [explain|go over it]",
+            "is my <lab> [result|level] better than [last time|in the spring|a year ago]",
         ),
         "copy": (
-            "please [send|fax|forward] [a copy of my|the] <test> [findings|numbers|report] to <doctor> [at the heart clinic|across town|before <day>]",
-            "[can|could] I get the [pictures|disc|images] of my <test> from <ago>, another doctor wants to [look|compare]",
+            "please [send|fax|forward] [a copy of my|the] <test> [results|findings|report] to <doctor> [at the heart clinic|across town|before <day>]",
+            "[can|could] I get the [results|report and pictures|findings] of my <test> from <ago>, another doctor wants to [look|compare]",
         ),
         "lab": (
-            "the lab [called|wrote] that the [sample|tube] was [no good|too old|mixed up], [do I have to do it again|will that delay the answer]",
-            "someone left a [message|voicemail] about my <test>, [calling back|please call again|what was it about]",
+            "the lab [called|wrote] that the [blood|urine] sample was [no good|too old|mixed up], [do I have to do the test again|will that delay the results]",
+            "someone left a [message|voicemail] about my <test> results, [calling back|please call again|what did they show]",
             "did the <test> also check my <lab>, <doctor> [said he would add it|wanted to know]",
         ),
     },
@@ -183,8 +183,8 @@ QUEUES: dict[str, Families] = {
             "need a [sick note|doctor's note|letter] for [three|four|five] days [off|missed], [I was seen <past>|can it be emailed]",
         ),
         "school": (
-            "the [camp|school|daycare] needs [this sheet|the health sheet|the papers] [signed|stamped|filled in] by <day>",
-            "[sports|team] physical [sheet|paper] for my [son|daughter], [the coach wants it <when>|only the signature is missing]",
+            "the [camp|school|daycare] needs [this form|the health form|the papers] [signed|stamped|filled in] by <day>",
+            "[sports|team] physical [form|paper] for my [son|daughter], [the coach wants it <when>|only the signature is missing]",
             "the school nurse wants [a plan|written orders] for [asthma|the peanut allergy|the inhaler], [could <doctor> sign it|I uploaded the page]",
         ),
         "leave": (
@@ -193,14 +193,14 @@ QUEUES: dict[str, Families] = {
             "how long does it take to [fill in|complete] [leave papers|a packet for disability], my [hr|lawyer] is pushing",
         ),
         "letter": (
-            "I need a letter for [jury duty|the airline|my landlord|the gym|housing] that says I [can't sit long|can't climb stairs|need a ground floor|must carry needles]",
+            "I need a [letter|note|signed letter] for [jury duty|the airline|my landlord|the gym|housing] that says I [can't sit long|can't climb stairs|need a ground floor|must carry needles]",
             "the [doctor's part|back page] of the disabled [parking permit|placard] [has to be signed|is still empty]",
-            "[applying to adopt|joining the fire service|renewing my license] and they want a [medical statement|health certificate]",
+            "[applying to adopt|joining the fire service|renewing my license] and they want a [medical form|health certificate|signed form]",
         ),
         "chart": (
-            "I signed the release, please [send|transfer] my [whole chart|file|notes] to [the new clinic|my lawyer|another doctor]",
-            "how do I get [my notes|a copy of my chart|all my papers] from [2019|the last five years|before we moved]",
-            "there is a mistake in my [chart|notes], it says I [smoke|had a stroke|am allergic to eggs], who [corrects|changes] that",
+            "I signed the [release|release form], please [send|transfer] my [whole chart|file|notes] to [the new clinic|my lawyer|another doctor]",
+            "[which form do I sign|what paperwork is needed] for [my notes|a copy of my chart|all my papers] from [2019|the last five years|before we moved]",
+            "there is a mistake in my [chart|notes], it says I [smoke|had a stroke|am allergic to eggs], is there a form to [correct|change] that",
         ),
     },
     "vaccines": {
@@ -212,7 +212,7 @@ QUEUES: dict[str, Families] = {
         ),
         "travel": (
             "[going|flying|off] to <country> in <month>, [what jabs do I need|which shots are needed|do I need yellow fever]",
-            "are [malaria|typhoid|rabies] [pills and shots|jabs] something you do, we [leave|fly] <when> to <country>",
+            "are [malaria|typhoid|rabies] [shots|jabs|vaccines] something you do, we [leave|fly] <when> to <country>",
         ),
         "child": (
             "is my [son|daughter|baby|toddler] [due for|behind on|late with] [the 12 month ones|MMR|the second dose|any shots]",
@@ -220,14 +220,14 @@ QUEUES: dict[str, Families] = {
             "should my [son|daughter|teen] get the HPV [series|one], [how many doses|at what age]",
         ),
         "proof": (
-            "my [college|new job|school] wants [dates|proof|a record] of my [hepatitis B|MMR|tetanus|chickenpox] [series|doses], [is it in my chart|can you print it]",
-            "can a blood test show that I am [still protected|immune] to [measles|chickenpox|hepatitis B], [I have no record|I lost my card]",
+            "my [college|new job|school] wants [dates|proof|a record] of my [hepatitis B|MMR|tetanus|chickenpox] [shots|vaccine|doses], [is it in my chart|can you print it]",
+            "am I [still protected|immune] against [measles|chickenpox|hepatitis B] or do I need [the shot|the vaccine] again, [I have no record|I lost my card]",
         ),
         "adult": (
-            "[turned|turning] [50|60|65], should I get [shingles|pneumonia|RSV] [now|too], [one or two doses|is there a wait]",
-            "stepped on a [nail|fence wire] <past>, when was my last tetanus",
-            "my arm is [sore|red|swollen] after the [tetanus|flu|second] one <past>, [normal|is that expected|do I skip the next]",
-            "[pregnant|expecting], [which shots are safe|do I need whooping cough|is the flu one ok] before <month>",
+            "[turned|turning] [50|60|65], should I get the [shingles|pneumonia|RSV] [shot|vaccine] [now|too], [one or two doses|is there a wait]",
+            "stepped on a [nail|fence wire] <past>, [when was my last tetanus shot|do I need a tetanus shot]",
+            "my arm is [sore|red|swollen] after the [tetanus|flu|second] shot <past>, [normal|is that expected|do I skip the next]",
+            "[pregnant|expecting], [which shots are safe|do I need the whooping cough shot|is the flu vaccine ok] before <month>",
         ),
     },
     "account": {
@@ -248,9 +248,9 @@ QUEUES: dict[str, Families] = {
             "I [see|get] someone else's [messages|name|page] when I open the [app|portal]",
         ),
         "screen": (
-            "every time I [click|tap|press] [messages|upload|the visit] the [page|screen] goes [blank|white|back to start]",
+            "every time I [click|tap|press] [messages|upload|the visit] the [portal|app|screen] goes [blank|white|back to start]",
             "where on the [site|app|portal] do I find [the lab page|my old visits|the summary], the menu [changed|is gone]",
-            "[tried to|trying to] upload a [photo|picture|pdf], it [hangs|says too big|fails] [every time|since <ago>]",
+            "[tried to|trying to] upload a [photo|picture|pdf], the [app|website] [hangs|says too big|fails] [every time|since <ago>]",
         ),
         "alerts": (
             "please stop [the texts|the emails|the robot calls], I [get five a day|never signed up|only want email]",
@@ -266,13 +266,13 @@ QUEUES: dict[str, Families] = {
             "I need a van that takes a [wheelchair|scooter|stretcher] <when>, [two of us|with my aide|pick up at eight]",
         ),
         "late": (
-            "the driver [never came|was 40 minutes late|went to the wrong door] <past> and I [missed my visit|sat in the cold]",
-            "my pick up was for [9|10|2] and nobody is [here|outside], [where is the car|who do I call]",
+            "the driver [never came|was 40 minutes late|went to the wrong door] <past> and I [had no way to get there|sat in the cold]",
+            "my [pick up|ride|van] was for [9|10|2] and [nobody|no driver] is [here|outside], [where is the car|who do I call]",
             "waited [an hour|ages] in the lobby for the ride home <past>, [please tell the company|is there another one]",
         ),
         "change": (
-            "please move the pick up <when> to [half an hour earlier|noon|the side door], [I have a test first|my visit was moved]",
-            "I [no longer need|can skip] the [van|car|ride] <when>, my [niece|neighbor] is driving me",
+            "please [move|change] my [ride|pick up|van] <when> to [half an hour earlier|noon|the side door], [the driver can ring|I use a walker]",
+            "I [no longer need|can skip] the [van|ride|driver] <when>, my [niece|neighbor] is driving me",
         ),
         "parking": (
             "where [do I|can I|should we] park for [the <test>|<doctor>|the east building], [is it free|any spots for disabled]",
@@ -296,11 +296,11 @@ QUEUES: dict[str, Families] = {
         ),
         "walk": (
             "the [walker|wheelchair|rollator|cane] [wheel came off|is too short|brake is loose|does not fold], who [repairs|replaces] it",
-            "[brace|boot|splint|sling] for my <body> [rubs|is too big|broke], [can I come by for another|do you have a smaller one]",
+            "[brace|boot|splint|sling] for my <body> [rubs|is too big|broke], [can I get another|do you have a smaller one]",
             "could I [get|rent|borrow] [a shower chair|a hospital bed|crutches|a raised seat] for [home|a few weeks|my mother]",
         ),
         "monitor": (
-            "which [cuff|blood pressure monitor|scale|oximeter] should I [buy|get|use], mine [gives odd numbers|is ten years old]",
+            "which [blood pressure machine|blood pressure monitor|scale|monitor] should I [buy|get|use], mine [gives odd numbers|is ten years old]",
             "where do I [return|drop|bring back] the [heart monitor|recorder|24 hour cuff], it is due <day>",
             "the [patch|sticker|wire] of the heart recorder [fell off|itches|came loose], [do I start over|can I tape it]",
         ),
@@ -333,8 +333,8 @@ QUEUES: dict[str, Families] = {
             "who [does|performs] the <operation>, <doctor> or [someone I never met|a trainee], and [how many has he done|where]",
         ),
         "doubt": (
-            "not sure about the <operation>, is there [anything else to try|another way|harm in waiting]",
-            "scared of [being put under|the anesthetic|waking up], last time I was [sick for hours|confused for a day]",
+            "not sure about the <operation>, is there [another way|harm in waiting|something to try before]",
+            "scared of [being put under|the anesthetic] for the <operation>, last time I was [sick for hours|confused for a day]",
             "what are the [risks|odds|chances] with the <operation> at my age, my [wife|son] is worried",
         ),
     },

@@ -30,12 +30,10 @@ SLOTS: dict[str, tuple[str, ...]] = {
     ),
     "month": ("january", "march", "may", "july", "september", "november"),
     "drug": (
-        "metformin",
-        "lisinopril",
-        "sertraline",
-        "atorvastatin",
-        "[blood pressure|water|heart|thyroid|sleeping|allergy|cholesterol|pain] [pills|medicine|tablets]",
-        "[insulin|inhaler|eye drops|blood thinner|birth control|antibiotic|cream|nose spray]",
+        "[metformin|lisinopril|sertraline|atorvastatin]",
+        "[blood pressure|water|heart|thyroid] [pills|medicine|tablets]",
+        "[sleeping|allergy|cholesterol|pain] [pills|medicine|tablets]",
+        "[insulin|inhaler|eye drops|blood thinner|birth control pills|antibiotic|cream|nose spray]",
     ),
     "test": (
         "[blood test|blood work|urine test|stool test|strep swab|biopsy|pap smear|lab work]",

@@ -59,7 +59,7 @@ FIRST = (
     "P00000-1",
     "insurance",
     "2024-02-10",
-    "Hi, my coverage stopped over the weekend, what are my options?",
+    "How many visits does Cedar Care allow before I must pay.",
 )
 
 
@@ -140,7 +140,7 @@ def test_two_years_drift(records):
 def test_a_few_labels_are_wrong_and_the_facts_hold_the_right_one(records):
     wrong = [record for record in records if "meant" in record.facts]
     assert all(record.facts["meant"] != record.answer for record in wrong)
-    assert 0.015 < len(wrong) / len(records) < 0.035
+    assert 0.025 < len(wrong) / len(records) < 0.045
 
 
 def test_words_sort_most_messages_and_no_single_word_does(records):
@@ -148,13 +148,13 @@ def test_words_sort_most_messages_and_no_single_word_does(records):
     sklearn_text = pytest.importorskip("sklearn.feature_extraction.text")
     linear = pytest.importorskip("sklearn.linear_model")
     parts = split(records, 0)
-    train, held_out = parts["train"][:2500], parts["val"] + parts["test"]
+    train, held_out = parts["train"][:1500], parts["val"] + parts["test"]
     truth = np.array([record.answer for record in held_out])
     vectors = sklearn_text.TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
     seen = vectors.fit_transform([record.text for record in train])
     model = linear.LogisticRegression(C=10, max_iter=300).fit(seen, [record.answer for record in train])
     words_right = (model.predict(vectors.transform([r.text for r in held_out])) == truth).mean()
-    assert 0.85 < words_right < 0.95
+    assert 0.85 < words_right < 0.95, words_right
     assert one_word_rules(train, held_out, truth) < 0.55
 
 
