@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer
 
 from base_model import forms, net, pack, sources
@@ -56,7 +55,6 @@ def main() -> None:
     parser.add_argument("--stop", type=int, help="end after this step, as an interruption would")
     chosen = parser.parse_args()
     work = chosen.work or chosen.out.with_name(chosen.out.name + ".work")
-    torch.set_num_threads(1)
     shape, settings = net.Shape(), Settings(steps=chosen.steps, workers=chosen.workers)
     settings = prepare(chosen.corpus, work, chosen.tokenizer, settings, shape)
     parameters, log = pretrain(work, settings, shape, stop=chosen.stop)

@@ -81,6 +81,8 @@ def embeddings(ids: np.ndarray, *, vocabulary: int, width: int, seed: int, reach
     with np.errstate(divide="ignore", invalid="ignore"):
         ppmi = np.log(square / expected)
     ppmi = torch.from_numpy(np.where(ppmi > 0, ppmi, 0.0).astype(np.float32))
+    # One thread, here too: the bits of the factors depend on how the sums are shared out.
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     left, values, _ = torch.svd_lowrank(ppmi, q=width + 32, niter=4)
     vectors = left[:, :width] * values[:width].sqrt()
