@@ -20,13 +20,8 @@ from tui.words import proof_words, statement
 
 DATASET = "demo-inbox"
 ADAPTER = "demo-lora"
-ROLES = {
-    "base": "demo-base-f16",
-    "f16": "demo-lora-f16",
-    "int8": "demo-lora-q8_0",
-    "int4": "demo-lora-q4_k_m",
-}
-_TYPES = {"f16": "F16", "int8": "Q8_0", "int4": "Q4_K_M"}
+BASE_FILE = "demo-base-f16"
+_TYPES = ("F16", "Q8_0", "Q4_K_M")
 _QUESTIONS = 3
 
 Follow = Callable[[str], JobView]
@@ -76,20 +71,20 @@ def run(session: Session, *, follow: Follow, say: Say) -> dict[str, Any]:
     step(
         3,
         "Convert to GGUF, quantise, prove each file",
-        {ROLES[role] for role in _TYPES} <= names,
-        lambda: session.start_quantising({"model": ADAPTER, "types": list(_TYPES.values())}),
+        len(_children(session, ADAPTER)) >= len(_TYPES),
+        lambda: session.start_quantising({"model": ADAPTER, "types": list(_TYPES)}),
     )
     step(
         4,
         "Convert the base, to measure against it",
-        ROLES["base"] in names,
+        BASE_FILE in names,
         lambda: session.start_quantising({"model": base.name, "types": ["F16"]}),
     )
-    for role, model in _files(session).items():
-        if role != "base":
-            say(f"  {_proof_line(model)}")
+    roles = _roles(session)
+    for model in list(roles.values())[1:]:
+        say(f"  {model.name}: {model.size / 1e6:.1f} MB, {proof_words(model.facts['proof'])}")
     judged = {report["model"] for report in session.reports()}
-    wanted = list(ROLES.values())
+    wanted = [model.name for model in roles.values()]
     step(
         5,
         "Evaluate base and tuned files, as served, on patients never seen",
@@ -97,7 +92,7 @@ def run(session: Session, *, follow: Follow, say: Say) -> dict[str, Any]:
         lambda: session.start_evaluation(
             {
                 "models": wanted,
-                "against": ROLES["base"],
+                "against": BASE_FILE,
                 "dataset": DATASET,
                 "version": dataset.version,
                 "split": "test",
@@ -105,12 +100,12 @@ def run(session: Session, *, follow: Follow, say: Say) -> dict[str, Any]:
             }
         ),
     )
-    report = latest_report(session, ROLES["int4"])
+    report = latest_report(session, roles["int4"].name)
     say("")
     say("6. Serve the INT4 file and ask it over HTTP")
-    answers, served = _ask(session, dataset, say)
+    answers, served = _ask(session, roles["int4"].name, dataset, say)
     return {
-        "models": {role: _row(report, name, session.model(name)) for role, name in ROLES.items()},
+        "models": {role: _row(report, model) for role, model in roles.items()},
         "epsilon": privacy["epsilon"],
         "delta": privacy["delta"],
         "unit": privacy["unit"],
@@ -133,21 +128,30 @@ def latest_report(session: Session, model: str) -> dict[str, Any]:
     return report
 
 
-def _files(session: Session) -> dict[str, Model]:
-    return {role: session.model(name) for role, name in ROLES.items()}
+def _children(session: Session, parent: str) -> list[Model]:
+    return [model for model in session.models() if model.kind == "gguf" and model.parent == parent]
 
 
-def _proof_line(model: Model) -> str:
-    return f"{model.name}: {model.size / 1e6:.1f} MB, {proof_words(model.facts['proof'])}"
+def _roles(session: Session) -> dict[str, Model]:
+    """The files of the table. `int4` is Q4_K_M, or the type the quantiser had to step up to."""
+    files = {model.facts["type"]: model for model in _children(session, ADAPTER)}
+    smallest = min(files.values(), key=lambda model: model.size)
+    return {
+        "base": session.model(BASE_FILE),
+        "f16": files["F16"],
+        "int8": files["Q8_0"],
+        "int4": files.get("Q4_K_M", smallest),
+    }
 
 
-def _row(report: dict[str, Any], name: str, model: Model) -> dict[str, Any]:
-    found = next(row for row in report["models"] if row["name"] == name)
+def _row(report: dict[str, Any], model: Model) -> dict[str, Any]:
+    found = next(row for row in report["models"] if row["name"] == model.name)
     wanted = ("name", "accuracy", "ci", "free_accuracy", "macro_f1", "perplexity", "tokens_per_second")
-    return {key: found.get(key) for key in wanted} | {"size": model.size, "path": str(model.path)}
+    row = {key: found.get(key) for key in wanted}
+    return row | {"type": model.facts["type"], "size": model.size, "path": str(model.path)}
 
 
-def _ask(session: Session, dataset: store.Dataset, say: Say) -> tuple[list[dict[str, Any]], str]:
+def _ask(session: Session, model: str, dataset: store.Dataset, say: Say) -> tuple[list[dict[str, Any]], str]:
     """Ask about one unseen message of each of three queues."""
     asked: dict[str, str] = {}
     for record in store.read(dataset, "test"):
@@ -156,7 +160,7 @@ def _ask(session: Session, dataset: store.Dataset, say: Say) -> tuple[list[dict[
         if len(asked) == _QUESTIONS:
             break
     answers = []
-    with Endpoint(session, ROLES["int4"]) as endpoint:
+    with Endpoint(session, model) as endpoint:
         say(f"  {endpoint.url} ({endpoint.engine})")
         for label, text in asked.items():
             reply: Reply = endpoint.ask(text)

@@ -47,7 +47,7 @@ LABELS = tuple(sorted(QUEUES))
 START, DAYS = date(2024, 1, 1), 730
 LATE = {"weekly pen": date(2025, 6, 1)}
 GROWING = {"account": 1.6, "vaccines": 0.8}  # added share of itself by the last day
-WRONG_LABEL = 0.035
+WRONG_LABEL = 0.02
 NO_REQUEST = 0.02  # messages that only somebody who knows the patient could sort
 TWO_REQUESTS = 0.02  # the first one decides
 
@@ -191,7 +191,7 @@ def _phrases(label: str, without: tuple[str, ...]) -> tuple[tuple[tuple[str, str
     """(topic, phrase) and weight, for one queue: a few are common, most are rare, a late one is in vogue."""
     phrases = [(topic, one) for topic, some in QUEUES[label].items() for one in some]
     return tuple(
-        ((topic, phrase), (3.0 if topic in LATE else 1.0) / (1 + 0.35 * rank))
+        ((topic, phrase), (3.0 if topic in LATE else 1.0) / (1 + 1.5 * rank))
         for rank, (topic, phrase) in enumerate(phrases)
         if topic not in without
     )

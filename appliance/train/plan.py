@@ -11,7 +11,7 @@ from appliance.privacy.accountant import ACCOUNTANT, Steps, epsilon, noise_for
 from appliance.privacy.ledger import Budget
 from appliance.train.settings import Settings
 
-PRIVATE_STEPS = 45
+PRIVATE_STEPS = 55
 _FEWEST_UNITS = 100
 
 
@@ -73,7 +73,7 @@ def plan_private(settings: Settings, *, units: int, records: int, unit: str, bud
     run = Steps(noise_multiplier=noise, sample_rate=settings.sample_rate, steps=steps)
     return Plan(
         steps=steps,
-        learning_rate=settings.learning_rate or 0.15,
+        learning_rate=settings.learning_rate or 0.1,
         units=units,
         records=records,
         unit=unit,

@@ -59,7 +59,7 @@ FIRST = (
     "P00000-1",
     "insurance",
     "2024-02-10",
-    "How many visits does Cedar Care allow before I must pay.",
+    "Is seeing doctor Tanaka covered by my insurance or not.",
 )
 
 
@@ -140,7 +140,7 @@ def test_two_years_drift(records):
 def test_a_few_labels_are_wrong_and_the_facts_hold_the_right_one(records):
     wrong = [record for record in records if "meant" in record.facts]
     assert all(record.facts["meant"] != record.answer for record in wrong)
-    assert 0.025 < len(wrong) / len(records) < 0.045
+    assert abs(len(wrong) / len(records) - inbox.WRONG_LABEL) < 0.01
 
 
 def test_words_sort_most_messages_and_no_single_word_does(records):

@@ -209,7 +209,7 @@ def test_limits_are_settings_and_not_a_number_never_passes() -> None:
     bounds = loss_limits({"Q4_K_M": {"kld_mean": 0.5}})
     good = {"kld_mean": 0.3, "same_top_clear": 0.99, "perplexity_ratio": 1.0, "perplexity_f16": 9.0}
     assert shortfalls(good, bounds["Q4_K_M"]) == []
-    assert shortfalls(good, LOSS["Q4_K_M"]) == ["kld_mean 0.3, limit 0.06"]
+    assert shortfalls(good, LOSS["Q4_K_M"]) == ["kld_mean 0.3, limit 0.1"]
     assert shortfalls({**good, "kld_mean": float("nan")}, bounds["Q4_K_M"])
     assert shortfalls({**good, "perplexity_ratio": 1.2}, bounds["Q4_K_M"]) == [
         "perplexity_ratio 1.2, limit 1.05"

@@ -8,7 +8,7 @@ import typer
 
 from tui.cli.face import Face, command
 
-_NAMES = {"base": "base, untuned", "f16": "tuned, F16", "int8": "tuned, INT8", "int4": "tuned, INT4"}
+_NAMES = {"base": "base, untuned", "f16": "tuned", "int8": "tuned, INT8", "int4": "tuned, INT4"}
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def demo(face: Face) -> None:
     face.say()
     face.table(
         ("model", "accuracy", "95 % interval", "size", "tokens/s"),
-        [_cells(_NAMES[role], row) for role, row in result["models"].items()],
+        [_cells(f"{_NAMES[role]} ({row['type']})", row) for role, row in result["models"].items()],
         "",
     )
     face.say()
