@@ -39,8 +39,8 @@ LOSS = {
     "Q8_0": Loss(kld_mean=0.01, same_top_clear=0.995, perplexity_ratio=1.02),
     "Q6_K": Loss(kld_mean=0.02, same_top_clear=0.99, perplexity_ratio=1.02),
     "Q5_K_M": Loss(kld_mean=0.03, same_top_clear=0.98, perplexity_ratio=1.03),
-    "Q4_K_M": Loss(kld_mean=0.1, same_top_clear=0.95, perplexity_ratio=1.05),
-    "Q4_0": Loss(kld_mean=0.1, same_top_clear=0.95, perplexity_ratio=1.05),
+    "Q4_K_M": Loss(kld_mean=0.1, same_top_clear=0.93, perplexity_ratio=1.05),
+    "Q4_0": Loss(kld_mean=0.1, same_top_clear=0.93, perplexity_ratio=1.05),
 }
 # Beyond this perplexity the proof texts are none that the model has learnt to write (a label model
 # hardly writes at all), and the ratio compares the noise in its least likely tokens.
