@@ -276,13 +276,14 @@ def next_step(
     files = [model for model in models if model.kind == "gguf" and model.parent == newest.name]
     passed = {report["model"] for report in reports if report["passed"]}
     judged = {report["model"] for report in reports}
-    if newest.name not in judged:
+    family = {newest.name, *(file.name for file in files)}
+    if not family & judged:
         return NextStep(
             text=f"Evaluate {newest.name} against its base.",
             why="A model is not served before it passes the gate.",
             command=f"cloister evaluate {newest.name}",
         )
-    if newest.name not in passed:
+    if not family & passed:
         return NextStep(
             text=f"{newest.name} did not pass the gate: train again with more records or epsilon.",
             why="The report says by how much it fell short.",

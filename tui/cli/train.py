@@ -103,7 +103,7 @@ def evaluate(
     against: Annotated[str | None, typer.Option(help="Compare with this model (default: its base).")] = None,
     dataset: Annotated[str | None, typer.Option(help="Default: the one it was trained on.")] = None,
     split: Annotated[str, typer.Option(help="test, or val while you are still choosing.")] = "test",
-    limit: Annotated[int | None, typer.Option(help="Score only the first N records.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Score only N records, drawn with a fixed seed.")] = None,
 ) -> None:
     """Measure a model on held-out records: accuracy with interval, F1, perplexity, and the gate.
 
