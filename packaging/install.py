@@ -157,7 +157,8 @@ def say(text):
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]).absolute(), sys.argv[2] if len(sys.argv) > 2 else "site")
+        words = sys.argv[1:]
+        main(Path(words[0] if words else ".venv").absolute(), words[1] if len(words) > 1 else "site")
     except CannotInstall as problem:
         sys.stderr.write(f"error: {problem.args[0]}\ntry: {problem.args[1]}\n")
         sys.exit(1)

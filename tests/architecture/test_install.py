@@ -1,0 +1,54 @@
+"""The installer says what is missing, and what to do, before it starts."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "packaging" / "install.py"
+
+
+@pytest.fixture
+def install() -> Any:
+    spec = importlib.util.spec_from_file_location("cloister_install", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_without_a_compiler_it_names_the_package_to_install(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(tmp_path / "venv")],
+        env={"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "no C++ compiler" in done.stderr and "apt-get install gcc g++" in done.stderr
+
+
+def test_another_python_is_refused(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install.sys, "version_info", (3, 9, 2))
+    with pytest.raises(install.CannotInstall) as problem:
+        install.check_python()
+    assert "3.11" in problem.value.args[0] and "PYTHON=" in problem.value.args[1]
+
+
+def test_a_full_disk_is_refused(install: Any, tmp_path: Path) -> None:
+    with pytest.raises(install.CannotInstall) as problem:
+        install.check_room(tmp_path / "deep" / "down", 10**18)
+    assert "GB free" in problem.value.args[0]
+
+
+def test_the_cache_key_follows_version_and_flags(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = install.build_key()
+    assert before == install.build_key()
+    monkeypatch.setattr(install, "LLAMA", "llama-cpp-python==9.9.9")
+    assert install.build_key() != before
