@@ -13,6 +13,7 @@ from appliance.train.settings import Settings
 
 PRIVATE_STEPS = 55
 _FEWEST_UNITS = 100
+_MOST_NOISE = 20.0  # ten times what the defaults need at epsilon 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,11 @@ def plan_private(settings: Settings, *, units: int, records: int, unit: str, bud
     noise = noise_for(
         target, delta=budget.delta, sample_rate=settings.sample_rate, steps=steps, spent=budget.history
     )
+    if noise > _MOST_NOISE:
+        raise PrivacyRefused(
+            f"Epsilon {target - before:.2f} is left of {target:g}: such a run would be all noise.",
+            f"Ask for more with --epsilon (the dataset's limit is {budget.epsilon_limit:g}).",
+        )
     run = Steps(noise_multiplier=noise, sample_rate=settings.sample_rate, steps=steps)
     return Plan(
         steps=steps,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -80,6 +81,7 @@ class Face:
             self.say(f"stopping job {job_id} ...")
             job = self.session.job(job_id)
             if job.state in ("running", "waiting"):
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave it half stopped
                 job = self.session.stop_job(job_id)
         if job.state in ("failed", "stopped", "died"):
             raise failure(job)
