@@ -14,7 +14,7 @@ from typing import Any
 from appliance.data import store
 from appliance.models.registry import Model
 from appliance.ops.jobs import JobView
-from tui.endpoint import Endpoint, Reply
+from tui.endpoint import Endpoint
 from tui.session import Session
 from tui.words import proof_words, statement
 
@@ -163,10 +163,15 @@ def _ask(session: Session, model: str, dataset: store.Dataset, say: Say) -> tupl
     with Endpoint(session, model) as endpoint:
         say(f"  {endpoint.url} ({endpoint.engine})")
         for label, text in asked.items():
-            reply: Reply = endpoint.ask(text)
+            reply = endpoint.ask(text)
             say(f"  > {' '.join(text.split())}")
-            say(f"    {reply.text} ({reply.confidence or 0:.0%} sure; filed under {label})")
+            say(f"    {reply.text.strip()} ({reply.confidence or 0:.0%} sure; filed under {label})")
             answers.append(
-                {"question": text, "answer": reply.text, "expected": label, "confidence": reply.confidence}
+                {
+                    "question": text,
+                    "answer": reply.text.strip(),
+                    "expected": label,
+                    "confidence": reply.confidence,
+                }
             )
         return answers, endpoint.engine

@@ -91,16 +91,22 @@ def chat(
         if ask is not None:
             reply = endpoint.ask(ask, free=free)
             face.say(
-                reply.text if reply.confidence is None else f"{reply.text}  ({reply.confidence:.0%} sure)"
+                reply.text.strip()
+                if reply.confidence is None
+                else f"{reply.text.strip()}  ({reply.confidence:.0%} sure)"
             )
-            face.result({"answer": reply.text, "confidence": reply.confidence, "model": endpoint.model})
+            face.result(
+                {"answer": reply.text.strip(), "confidence": reply.confidence, "model": endpoint.model}
+            )
             return
         if sys.stdin.isatty():
             face.say(f"{endpoint.model}. An empty line leaves.")
         while line := _read_line():
             reply = endpoint.ask(line, free=free)
             face.say(
-                reply.text if reply.confidence is None else f"{reply.text}  ({reply.confidence:.0%} sure)"
+                reply.text.strip()
+                if reply.confidence is None
+                else f"{reply.text.strip()}  ({reply.confidence:.0%} sure)"
             )
 
 
