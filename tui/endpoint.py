@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
 from appliance.serve import client
 from appliance.serve.client import Reply
 from tui.session import Session, failure
+
+_FREE: dict[str, Any] = {"response_format": {"type": "text"}}
 
 
 class Endpoint:
@@ -44,8 +47,13 @@ class Endpoint:
         Raises:
             ConfigWrong: the endpoint refused. EngineFailed: it did not answer.
         """
-        settings: dict[str, Any] = {"response_format": {"type": "text"}} if free else {}
+        settings = _FREE if free else {}
         return client.ask(self.url, self._secret, self.model, [{"role": "user", "content": text}], **settings)
+
+    def stream(self, text: str) -> Iterator[str]:
+        """Ask for free text and yield it as it comes; raises as `ask` does."""
+        messages = [{"role": "user", "content": text}]
+        return client.stream(self.url, self._secret, self.model, messages, **_FREE)
 
     def _wait(self) -> dict[str, Any]:
         while True:

@@ -26,6 +26,7 @@ from appliance.core.home import Home
 from appliance.core.offline import ENVIRONMENT
 from appliance.security import audit
 
+_seen: dict[Path, tuple[int, tuple[Event, ...]]] = {}  # event files read so far: offset, events
 _children: list[subprocess.Popen[bytes]] = []  # kept so that ended ones can be reaped
 STATES = ("waiting", "running", "done", "failed", "stopped", "died")
 
@@ -140,7 +141,7 @@ def _view(home: Home, row: sqlite3.Row) -> JobView:
     folder = home.jobs / row["id"]
     # Liveness is read before the events: the other order could miss an end written in between.
     alive = _alive(row["pid"], row["pid_started"])
-    events, _ = read_events(folder / "events.jsonl")
+    events = _events(folder / "events.jsonl")
     return JobView(
         id=row["id"],
         kind=row["kind"],
@@ -149,11 +150,19 @@ def _view(home: Home, row: sqlite3.Row) -> JobView:
         created=row["created"],
         state=_state(events, alive=alive, spawned=row["pid"] is not None),
         folder=folder,
-        events=tuple(events),
+        events=events,
     )
 
 
-def _state(events: list[Event], *, alive: bool, spawned: bool) -> str:
+def _events(path: Path) -> tuple[Event, ...]:
+    """All events of a file; only lines new since the last look are parsed, since faces look often."""
+    offset, known = _seen.get(path, (0, ()))
+    fresh, offset = read_events(path, offset)
+    _seen[path] = (offset, known := (*known, *fresh))
+    return known
+
+
+def _state(events: tuple[Event, ...], *, alive: bool, spawned: bool) -> str:
     marks = [event["event"] for event in events if event["event"] in ("started", *ENDS)]
     if marks and marks[-1] in ENDS and not (alive and marks[-1] != "done"):
         return str(marks[-1])

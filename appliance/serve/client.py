@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,24 +25,6 @@ class Reply:
     label: str | None = None
     confidence: float | None = None
     usage: dict[str, int] = field(default_factory=dict)
-
-
-def wait_ready(url: str, timeout: float = 60.0, ca: Path | None = None) -> None:
-    """Return when the endpoint at `url` answers.
-
-    Raises:
-        EngineFailed: it does not within `timeout` seconds.
-    """
-    limit = time.monotonic() + timeout
-    with _client(url, "", ca, timeout=2.0) as client:
-        while time.monotonic() < limit:
-            try:
-                if client.get("/health").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
-    raise EngineFailed(f"Nothing answers at {url}.", "See `cloister job list` for the serving job.")
 
 
 def ask(

@@ -172,7 +172,7 @@ def _train(
     """Train and save the adapter folder; returns the step history and the number of steps taken."""
     from appliance.train import loop
     from appliance.train.adapt import add_lora
-    from appliance.train.clip import HookEngine, check_engine
+    from appliance.train.engine import check_engine, engine_for
     from appliance.train.losses import full_loss, label_loss
 
     where = device()
@@ -184,7 +184,7 @@ def _train(
     start, history = optimiser.load(checkpoint) if checkpoint.exists() else (0, [])
     if start:
         job.log(f"Goes on after step {start}.")
-    engine = HookEngine(tuned, loss, where) if settings.private else None
+    engine = engine_for(tuned, loss, where) if settings.private else None
     if engine is None:
         update = loop.open_update(tuned, loss, records, settings, start, where)
         charge = None

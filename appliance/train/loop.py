@@ -24,7 +24,8 @@ from appliance.core.errors import BudgetSpent, PrivacyRefused
 from appliance.core.files import replacing
 from appliance.models.encoding import Encoded
 from appliance.privacy.noise import LATTICE, Keystream, discrete_gaussian
-from appliance.train.clip import HookEngine, clip_to_lattice
+from appliance.train.clip import clip_to_lattice
+from appliance.train.engine import Engine
 from appliance.train.losses import Loss, answer_logits, collate
 from appliance.train.plan import Plan, learning_rates
 from appliance.train.sampling import pack, poisson_units, some_records
@@ -58,7 +59,7 @@ NextUpdate = Callable[[], Update]
 
 
 def private_update(
-    engine: HookEngine, groups: Sequence[Sequence[Encoded]], plan: Plan, settings: Settings
+    engine: Engine, groups: Sequence[Sequence[Encoded]], plan: Plan, settings: Settings
 ) -> NextUpdate:
     """Updates by DP-SGD over `groups`, the records of one unit each."""
     if not plan.noise_multiplier or not plan.sample_rate or not plan.expected_units:

@@ -74,11 +74,12 @@ def only_last_positions(model: Any, keep: int, width: int) -> Iterator[None]:
     """Compute the last layer's output projection and MLP for the last `keep` of `width` positions.
 
     Nothing behind them mixes positions, so the logits kept are the same; the other positions, which
-    nobody reads, keep their residual. A base of another shape is computed in full.
+    nobody reads, keep their residual. A base of another shape is computed in full, and so is a
+    checkpointed one: its backward pass computes the layer again, after this has ended.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     layers = getattr(getattr(inner, "model", None), "layers", None)
-    if layers is None:
+    if layers is None or getattr(layers[-1], "gradient_checkpointing", False):
         yield
         return
     last = layers[-1]

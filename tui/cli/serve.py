@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -88,26 +89,29 @@ def chat(
     from tui.endpoint import Endpoint
 
     with Endpoint(face.session, model, ungated=True) as endpoint:
-        if ask is not None:
+        if face.as_json and ask is not None:
             reply = endpoint.ask(ask, free=free)
-            face.say(
-                reply.text.strip()
-                if reply.confidence is None
-                else f"{reply.text.strip()}  ({reply.confidence:.0%} sure)"
-            )
             face.result(
                 {"answer": reply.text.strip(), "confidence": reply.confidence, "model": endpoint.model}
             )
             return
-        if sys.stdin.isatty():
+        if ask is None and sys.stdin.isatty():
             face.say(f"{endpoint.model}. An empty line leaves.")
-        while line := _read_line():
-            reply = endpoint.ask(line, free=free)
-            face.say(
-                reply.text.strip()
-                if reply.confidence is None
-                else f"{reply.text.strip()}  ({reply.confidence:.0%} sure)"
-            )
+        for line in [ask] if ask is not None else iter(_read_line, ""):
+            if free:
+                _stream(endpoint.stream(line))
+            else:
+                reply = endpoint.ask(line)
+                sure = "" if reply.confidence is None else f"  ({reply.confidence:.0%} sure)"
+                face.say(reply.text.strip() + sure)
+
+
+def _stream(pieces: Iterator[str]) -> None:
+    """Free text as it comes."""
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
 
 
 def _read_line() -> str:
