@@ -130,9 +130,11 @@ def _fused_open(name: str, labelled: int) -> Step:
     from appliance.train.slots import Sink, SlotEngine
 
     class Summed(Sink):
-        def add(self, place: slice, left: Any, right: Any, scale: float) -> None:
-            columns = self.rows[0, place].view(left.shape[-1], right.shape[-1])
-            columns.addmm_(left.flatten(0, 1).T, right.flatten(0, 1), beta=0, alpha=scale)
+        def add(self, place: slice, thin: Any, wide: Any, *, turned: bool) -> None:
+            product = thin.flatten(0, 1).T @ wide.flatten(0, 1)
+            self.rows[0, place].view(product.T.shape if turned else product.shape).copy_(
+                product.T if turned else product
+            )
 
     class Open(SlotEngine):
         def gradient(self, records: list[Any]) -> Any:

@@ -8,7 +8,7 @@ noise is made for. Logits are computed for the answer's end of the batch only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +77,7 @@ def only_last_positions(model: Any, keep: int, width: int) -> Iterator[None]:
     nobody reads, keep their residual. A base of another shape is computed in full, and so is a
     checkpointed one: its backward pass computes the layer again, after this has ended.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    layers = getattr(getattr(inner, "model", None), "layers", None)
+    layers = getattr(getattr(model, "model", None), "layers", None)
     if layers is None or getattr(layers[-1], "gradient_checkpointing", False):
         yield
         return
@@ -86,7 +85,7 @@ def only_last_positions(model: Any, keep: int, width: int) -> Iterator[None]:
     found = (getattr(last, "mlp", None), getattr(getattr(last, "self_attn", None), "o_proj", None))
     hooks = []
     for part in (part for part in found if part is not None):
-        hooks.append(part.register_forward_pre_hook(lambda _, given: (given[0][:, -keep:],)))
+        hooks.append(part.register_forward_pre_hook(lambda _, given: (given[0][:, -keep:].contiguous(),)))
         hooks.append(part.register_forward_hook(lambda _, __, output: pad(output, (0, 0, width - keep, 0))))
     try:
         yield
@@ -96,8 +95,17 @@ def only_last_positions(model: Any, keep: int, width: int) -> Iterator[None]:
 
 
 def answer_logits(model: Any, batch: Batch) -> Tensor:
-    """The logits that predict the answer tokens: [answer tokens, vocabulary], float32."""
-    with only_last_positions(model, batch.keep, batch.tokens.shape[1]):
+    """The logits that predict the answer tokens, and no others: [answer tokens, vocabulary], float32.
+
+    An output layer that is trained itself sees whole records, so that its gradients stay apart.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = inner.get_output_embeddings()
+    trained = any(part.requires_grad for part in head.parameters())
+    with only_last_positions(inner, batch.keep, batch.tokens.shape[1]), ExitStack() as stack:
+        if not trained:
+            picking = head.register_forward_pre_hook(lambda _, given: (given[0][batch.rows, batch.columns],))
+            stack.callback(picking.remove)
         output = model(
             input_ids=batch.tokens,
             attention_mask=batch.mask,
@@ -105,8 +113,8 @@ def answer_logits(model: Any, batch: Batch) -> Tensor:
             logits_to_keep=batch.keep,
             use_cache=False,
         )
-    picked: Tensor = output.logits[batch.rows, batch.columns].float()
-    return picked
+    logits: Tensor = output.logits[batch.rows, batch.columns] if trained else output.logits
+    return logits.float()
 
 
 def full_loss(logits: Tensor, batch: Batch, records: Sequence[Encoded]) -> Tensor:

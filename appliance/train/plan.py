@@ -79,7 +79,7 @@ def plan_private(settings: Settings, *, units: int, records: int, unit: str, bud
     run = Steps(noise_multiplier=noise, sample_rate=settings.sample_rate, steps=steps)
     return Plan(
         steps=steps,
-        learning_rate=settings.learning_rate or 0.1,
+        learning_rate=settings.learning_rate or 0.2,
         units=units,
         records=records,
         unit=unit,
