@@ -2,9 +2,8 @@
 
 Mechanism: Poisson sampling of units with rate q, Gaussian noise of standard deviation
 noise_multiplier x max_grad_norm on the sum of clipped unit gradients. Adjacency: add or remove one
-unit. Histories compose as (noise_multiplier, sample_rate, steps) triples by the PRV accountant of
-Opacus (Gopi, Lee and Wutschitz 2021), never by adding epsilons. The figure given is the
-accountant's upper bound.
+unit; the larger of both counts. Histories compose as (noise_multiplier, sample_rate, steps) triples
+by their privacy loss distributions (pld.py), never by adding epsilons. The figure is an upper bound.
 """
 
 from __future__ import annotations
@@ -14,11 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from math import exp, log
 
-import numpy as np
-
 from appliance.core.errors import PrivacyRefused
 
-ACCOUNTANT = "prv (opacus 1.6)"
+ACCOUNTANT = "privacy loss distribution, add and remove"
 _SMALLEST, _LARGEST = 0.3, 200.0
 
 
@@ -33,16 +30,21 @@ class Steps:
 
 def epsilon(history: Sequence[Steps], delta: float) -> float:
     """Upper bound of epsilon after `history`, 0 for an empty one."""
-    from opacus.accountants import PRVAccountant
+    from appliance.privacy import pld
 
     merged = merge(history)
     if not merged:
         return 0.0
-    accountant = PRVAccountant()
-    accountant.history = [(part.noise_multiplier, part.sample_rate, part.steps) for part in merged]
-    # The PRV's CDF passes through log(0) = -inf on purpose, and says so each time.
-    with np.errstate(all="ignore"):
-        return float(accountant.get_epsilon(delta=delta))
+    return max(
+        pld.epsilon(
+            [
+                (pld.Pair(part.noise_multiplier, pld.entries(part.sample_rate), adding), part.steps)
+                for part in merged
+            ],
+            delta,
+        )
+        for adding in (False, True)
+    )
 
 
 def merge(history: Sequence[Steps]) -> list[Steps]:
@@ -75,7 +77,7 @@ def noise_for(
 
     @cache
     def gap(log_noise: float) -> float:
-        return log(cost(exp(log_noise)) / target)
+        return log(max(cost(exp(log_noise)), 1e-9) / target)
 
     if gap(log(_SMALLEST)) <= 0:
         return _SMALLEST

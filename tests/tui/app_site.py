@@ -35,7 +35,7 @@ PLAN = {
     "epsilon_before": 0.0,
     "epsilon_after": 7.99,
     "delta": 6.2e-05,
-    "accountant": "prv (opacus 1.6)",
+    "accountant": "privacy loss distribution, add and remove",
     "noise_on_mean": 0.005,
     "dataset": "inbox",
     "version": 1,
