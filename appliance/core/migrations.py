@@ -73,4 +73,7 @@ _1_FIRST = (
     )""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_1_FIRST,)
+# How often a unit can enter one step: more than once where records are sampled.
+_2_DRAWS = ("ALTER TABLE ledger ADD COLUMN draws INTEGER NOT NULL DEFAULT 1",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_1_FIRST, _2_DRAWS)

@@ -1,15 +1,16 @@
 """What a history of noisy steps costs: epsilon at a given delta.
 
-Mechanism: Poisson sampling of units with rate q, Gaussian noise of standard deviation
-noise_multiplier x max_grad_norm on the sum of clipped unit gradients. Adjacency: add or remove one
-unit; the larger of both counts. Histories compose as (noise_multiplier, sample_rate, steps) triples
-by their privacy loss distributions (pld.py), never by adding epsilons. The figure is an upper bound.
+Mechanism: Poisson sampling with rate q, Gaussian noise of standard deviation noise_multiplier x
+max_grad_norm on the sum of clipped gradients. Sampled are units, or the records of units that have
+at most `draws` of them; then a unit enters a step up to `draws` times (Charles et al. 2024).
+Adjacency in both cases: add or remove one unit; the larger of both counts. Histories compose by
+their privacy loss distributions (pld.py), never by adding epsilons. The figure is an upper bound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import exp, log
 
@@ -26,6 +27,7 @@ class Steps:
     noise_multiplier: float
     sample_rate: float
     steps: int
+    draws: int = 1
 
 
 def epsilon(history: Sequence[Steps], delta: float) -> float:
@@ -38,7 +40,10 @@ def epsilon(history: Sequence[Steps], delta: float) -> float:
     return max(
         pld.epsilon(
             [
-                (pld.Pair(part.noise_multiplier, pld.entries(part.sample_rate), adding), part.steps)
+                (
+                    pld.Pair(part.noise_multiplier, pld.entries(part.sample_rate, part.draws), adding),
+                    part.steps,
+                )
                 for part in merged
             ],
             delta,
@@ -49,21 +54,17 @@ def epsilon(history: Sequence[Steps], delta: float) -> float:
 
 def merge(history: Sequence[Steps]) -> list[Steps]:
     """The same history with equal settings joined: composition does not depend on order."""
-    totals: dict[tuple[float, float], int] = {}
+    totals: dict[Steps, int] = {}
     for part in history:
-        key = (part.noise_multiplier, part.sample_rate)
-        totals[key] = totals.get(key, 0) + part.steps
-    return [
-        Steps(noise_multiplier=noise, sample_rate=rate, steps=count)
-        for (noise, rate), count in totals.items()
-        if count
-    ]
+        setting = replace(part, steps=0)
+        totals[setting] = totals.get(setting, 0) + part.steps
+    return [replace(setting, steps=count) for setting, count in totals.items() if count]
 
 
-def noise_for(
-    target: float, *, delta: float, sample_rate: float, steps: int, spent: Sequence[Steps] = ()
-) -> float:
-    """The smallest noise multiplier (to 0.1 %) with which `spent` and this run stay within `target`.
+def noise_for(target: float, *, delta: float, run: Steps, spent: Sequence[Steps] = ()) -> float:
+    """The smallest noise multiplier (to 0.1 %) with which `spent` and `run` stay within `target`.
+
+    The one in `run` is not looked at.
 
     Raises:
         PrivacyRefused: no noise multiplier up to 200 does.
@@ -72,8 +73,7 @@ def noise_for(
     from scipy.optimize import brentq
 
     def cost(noise: float) -> float:
-        run = Steps(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
-        return epsilon([*spent, run], delta)
+        return epsilon([*spent, replace(run, noise_multiplier=noise)], delta)
 
     @cache
     def gap(log_noise: float) -> float:

@@ -1,6 +1,6 @@
 """The privacy budget of each dataset, and what was charged to it.
 
-The ledger stores histories (noise_multiplier, sample_rate, steps), never epsilons: epsilon follows
+The ledger stores histories (noise_multiplier, sample_rate, draws, steps), never epsilons: epsilon follows
 from the whole history by the accountant. A charge is durable before the steps it pays for are
 taken, so a crash can only over-count. The budget belongs to the dataset's name: all its versions,
 runs and searches draw on it.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, log10
 from typing import Any
 
@@ -106,9 +106,9 @@ def events(home: Home, dataset: str) -> list[dict[str, Any]]:
     """What each job was charged, oldest first: settings, total steps, first and last time."""
     with reading(home) as link:
         rows = link.execute(
-            "SELECT job, noise_multiplier, sample_rate, SUM(steps) AS steps, MIN(created) AS first,"
+            "SELECT job, noise_multiplier, sample_rate, draws, SUM(steps) AS steps, MIN(created) AS first,"
             " MAX(created) AS last FROM ledger WHERE dataset = ?"
-            " GROUP BY job, noise_multiplier, sample_rate ORDER BY MIN(seq)",
+            " GROUP BY job, noise_multiplier, sample_rate, draws ORDER BY MIN(seq)",
             (dataset,),
         ).fetchall()
     return [dict(row) for row in rows]
@@ -149,9 +149,18 @@ class Purse:
                 )
             part = self._run
             cursor = link.execute(
-                "INSERT INTO ledger (dataset, job, created, noise_multiplier, sample_rate, steps, facts)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (self._dataset, self._job, now(), part.noise_multiplier, part.sample_rate, steps, facts),
+                "INSERT INTO ledger (dataset, job, created, noise_multiplier, sample_rate, draws, steps,"
+                " facts) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    self._dataset,
+                    self._job,
+                    now(),
+                    part.noise_multiplier,
+                    part.sample_rate,
+                    part.draws,
+                    steps,
+                    facts,
+                ),
             )
             newest = cursor.lastrowid or 0
         self._left -= steps
@@ -163,10 +172,7 @@ class Purse:
         limit = min(self._limit, found.epsilon_limit)
 
         def fits(count: int) -> bool:
-            part = Steps(
-                noise_multiplier=self._run.noise_multiplier, sample_rate=self._run.sample_rate, steps=count
-            )
-            return epsilon([*found.history, part], found.delta) <= limit
+            return epsilon([*found.history, replace(self._run, steps=count)], found.delta) <= limit
 
         return largest(fits, self._run.steps)
 
@@ -192,14 +198,11 @@ def _budget(link: sqlite3.Connection, dataset: str) -> Budget | None:
     if row is None:
         return None
     charges = link.execute(
-        "SELECT noise_multiplier, sample_rate, SUM(steps) AS steps FROM ledger WHERE dataset = ?"
-        " GROUP BY noise_multiplier, sample_rate ORDER BY MIN(seq)",
+        "SELECT noise_multiplier, sample_rate, draws, SUM(steps) AS steps FROM ledger WHERE dataset = ?"
+        " GROUP BY noise_multiplier, sample_rate, draws ORDER BY MIN(seq)",
         (dataset,),
     )
-    history = [
-        Steps(noise_multiplier=part["noise_multiplier"], sample_rate=part["sample_rate"], steps=part["steps"])
-        for part in charges
-    ]
+    history = [Steps(**dict(part)) for part in charges]
     return Budget(
         dataset=dataset,
         unit=row["unit"],

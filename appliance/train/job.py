@@ -23,7 +23,7 @@ from appliance.models.encoding import Encoded, Encoder
 from appliance.models.load import chat_template, device, load_torch
 from appliance.models.task import Task
 from appliance.privacy import ledger
-from appliance.privacy.accountant import Steps, epsilon
+from appliance.privacy.accountant import epsilon
 from appliance.train.plan import Plan, plan_open, plan_private, statement
 from appliance.train.settings import Settings, settings_from
 
@@ -52,9 +52,10 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     training = store.read(dataset, "train")
     validation = store.read(dataset, "val")[:_VALIDATION_RECORDS]
     encoded = [encoder.encode(record.text, record.answer) for record in training]
-    groups = list(by_unit(training, encoded).values())
+    units = list(by_unit(training, encoded).values())
+    groups = sampled_together(units, settings)
 
-    plan = _plan(job, settings, dataset, units=len(groups), records=len(training))
+    plan = _plan(job, settings, dataset, units=len(units), candidates=len(groups), records=len(training))
     job.emit("plan", **_announced(plan, dataset))
     history, done = _train(
         job,
@@ -125,7 +126,16 @@ def by_unit(records: list[Record], encoded: list[Encoded]) -> dict[str, list[Enc
     return units
 
 
-def _plan(job: Job, settings: Settings, dataset: store.Dataset, *, units: int, records: int) -> Plan:
+def sampled_together(units: list[list[Encoded]], settings: Settings) -> list[list[Encoded]]:
+    """What enters a step together: a unit, or each of the first `records_per_unit` records of one."""
+    if settings.sampling == "unit":
+        return units
+    return [[record] for unit in units for record in unit[: settings.records_per_unit]]
+
+
+def _plan(
+    job: Job, settings: Settings, dataset: store.Dataset, *, units: int, candidates: int, records: int
+) -> Plan:
     """The plan of this job: made once, then kept, so that a resumed run is the same run."""
     kept = job.folder / "plan.json"
     if kept.exists():
@@ -141,7 +151,9 @@ def _plan(job: Job, settings: Settings, dataset: store.Dataset, *, units: int, r
         budget = ledger.open_budget(
             job.home, dataset.name, unit=dataset.unit, units=units, delta=settings.delta, who=job.who
         )
-        plan = plan_private(settings, units=units, records=records, unit=dataset.unit, budget=budget)
+        plan = plan_private(
+            settings, units=units, candidates=candidates, records=records, unit=dataset.unit, budget=budget
+        )
     write_json(kept, plan.as_dict())
     return plan
 
@@ -191,7 +203,7 @@ def _train(
     else:
         check_engine(engine, [groups[0][0], groups[-1][0]])
         update = loop.private_update(engine, groups, plan, settings)
-        purse = ledger.Purse(job.home, budget, job=job.id, run=_steps(plan, plan.steps), limit=math.inf)
+        purse = ledger.Purse(job.home, budget, job=job.id, run=plan.charged(plan.steps), limit=math.inf)
 
         def charge(step: int) -> None:
             purse.charge(1, step=step + 1, model=name)
@@ -238,12 +250,6 @@ def _train(
     return history, done
 
 
-def _steps(plan: Plan, count: int) -> Steps:
-    return Steps(
-        noise_multiplier=plan.noise_multiplier or 0.0, sample_rate=plan.sample_rate or 0.0, steps=count
-    )
-
-
 def _epsilon_marks(job: Job, plan: Plan, dataset: str) -> list[tuple[int, float]]:
     """(step, epsilon of the dataset's history at that step), rising; shown as "at most" in between."""
     if plan.noise_multiplier is None or plan.delta is None or plan.epsilon_after is None:
@@ -251,9 +257,9 @@ def _epsilon_marks(job: Job, plan: Plan, dataset: str) -> list[tuple[int, float]
     found = ledger.budget(job.home, dataset)
     taken = sum(event["steps"] for event in ledger.events(job.home, dataset) if event["job"] == job.id)
     spent = list(found.history) if found else []
-    spent.append(_steps(plan, -taken))  # without this job's own charges, which the marks count
+    spent.append(plan.charged(-taken))  # without this job's own charges, which the marks count
     places = sorted({max(1, plan.steps * mark // _EPSILON_MARKS) for mark in range(1, _EPSILON_MARKS)})
-    marks = [(step, epsilon([*spent, _steps(plan, step)], plan.delta)) for step in places]
+    marks = [(step, epsilon([*spent, plan.charged(step)], plan.delta)) for step in places]
     return [*marks, (plan.steps, plan.epsilon_after)]
 
 
@@ -267,7 +273,7 @@ def _privacy(job: Job, plan: Plan, settings: Settings, dataset: str, done: int) 
     charged = sum(event["steps"] for event in ledger.events(job.home, dataset) if event["job"] == job.id)
     return {
         **statement(plan, settings),
-        "epsilon": epsilon([_steps(plan, charged)], found.delta),
+        "epsilon": epsilon([plan.charged(charged)], found.delta),
         "epsilon_dataset": found.spent(),
         "epsilon_limit": found.epsilon_limit,
         "steps_charged": charged,

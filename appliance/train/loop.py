@@ -61,10 +61,10 @@ NextUpdate = Callable[[], Update]
 def private_update(
     engine: Engine, groups: Sequence[Sequence[Encoded]], plan: Plan, settings: Settings
 ) -> NextUpdate:
-    """Updates by DP-SGD over `groups`, the records of one unit each."""
-    if not plan.noise_multiplier or not plan.sample_rate or not plan.expected_units:
+    """Updates by DP-SGD over `groups`: what is sampled together, averaged and clipped once."""
+    if not plan.noise_multiplier or not plan.sample_rate or not plan.expected_batch:
         raise PrivacyRefused("A private run needs noise, a sampling rate and a declared number of units.")
-    noise_multiplier, sample_rate, expected = plan.noise_multiplier, plan.sample_rate, plan.expected_units
+    noise_multiplier, sample_rate, expected = plan.noise_multiplier, plan.sample_rate, plan.expected_batch
     size = sum(parameter.numel() for parameter in engine.parameters)
     stream = Keystream()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from appliance.core.errors import PrivacyRefused
@@ -20,8 +20,9 @@ _MOST_NOISE = 20.0  # ten times what the defaults need at epsilon 8
 class Plan:
     """Fixed at the start, kept for resume. Private fields are None for a run without privacy.
 
-    `units` is the declared number of units: a public constant from here on. `expected_units` is
-    sample_rate x units, the divisor of every update, whatever was really sampled.
+    `units` is the declared number of units: a public constant from here on, as is `candidates`, the
+    number of units or records that can be sampled. `expected_batch` is sample_rate x candidates, the
+    divisor of every update, whatever was really sampled. `draws` is how often a unit can enter a step.
     """
 
     steps: int
@@ -30,7 +31,9 @@ class Plan:
     records: int
     unit: str | None = None
     sample_rate: float | None = None
-    expected_units: float | None = None
+    sampling: str | None = None
+    draws: int = 1
+    expected_batch: float | None = None
     noise_multiplier: float | None = None
     epsilon_before: float | None = None
     epsilon_after: float | None = None
@@ -40,16 +43,27 @@ class Plan:
     @property
     def noise_on_mean(self) -> float | None:
         """Standard deviation of the noise on the mean clipped gradient, in units of max_grad_norm."""
-        if self.noise_multiplier is None or self.expected_units is None:
+        if self.noise_multiplier is None or self.expected_batch is None:
             return None
-        return self.noise_multiplier / self.expected_units
+        return self.noise_multiplier / self.expected_batch
+
+    def charged(self, steps: int) -> Steps:
+        """What `steps` steps of this run cost."""
+        return Steps(
+            noise_multiplier=self.noise_multiplier or 0.0,
+            sample_rate=self.sample_rate or 0.0,
+            steps=steps,
+            draws=self.draws,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
 
 
-def plan_private(settings: Settings, *, units: int, records: int, unit: str, budget: Budget) -> Plan:
+def plan_private(
+    settings: Settings, *, units: int, candidates: int, records: int, unit: str, budget: Budget
+) -> Plan:
     """Choose the noise so that the dataset's whole history stays within the epsilon asked.
 
     Raises:
@@ -68,15 +82,14 @@ def plan_private(settings: Settings, *, units: int, records: int, unit: str, bud
             f"Ask for more with --epsilon (the dataset's limit is {budget.epsilon_limit:g}).",
         )
     steps = settings.steps or PRIVATE_STEPS
-    noise = noise_for(
-        target, delta=budget.delta, sample_rate=settings.sample_rate, steps=steps, spent=budget.history
-    )
+    draws = settings.records_per_unit if settings.sampling == "record" else 1
+    run = Steps(noise_multiplier=0.0, sample_rate=settings.sample_rate, steps=steps, draws=draws)
+    noise = noise_for(target, delta=budget.delta, run=run, spent=budget.history)
     if noise > _MOST_NOISE:
         raise PrivacyRefused(
             f"Epsilon {target - before:.2f} is left of {target:g}: such a run would be all noise.",
             f"Ask for more with --epsilon (the dataset's limit is {budget.epsilon_limit:g}).",
         )
-    run = Steps(noise_multiplier=noise, sample_rate=settings.sample_rate, steps=steps)
     return Plan(
         steps=steps,
         learning_rate=settings.learning_rate or 0.2,
@@ -84,10 +97,12 @@ def plan_private(settings: Settings, *, units: int, records: int, unit: str, bud
         records=records,
         unit=unit,
         sample_rate=settings.sample_rate,
-        expected_units=settings.sample_rate * units,
+        sampling=settings.sampling,
+        draws=draws,
+        expected_batch=settings.sample_rate * candidates,
         noise_multiplier=noise,
         epsilon_before=before,
-        epsilon_after=epsilon([*budget.history, run], budget.delta),
+        epsilon_after=epsilon([*budget.history, replace(run, noise_multiplier=noise)], budget.delta),
         delta=budget.delta,
         accountant=ACCOUNTANT,
     )
@@ -104,8 +119,10 @@ def statement(plan: Plan, settings: Settings) -> dict[str, Any]:
     return {
         "unit": plan.unit,
         "adjacency": f"add or remove one {plan.unit} with all of its records",
-        "sampling": f"Poisson over {plan.unit}s, rate {plan.sample_rate:g}",
-        "mechanism": "discrete Gaussian on the sum of clipped unit gradients, noise from a CSPRNG",
+        "sampling": f"Poisson over {plan.unit}s, rate {plan.sample_rate:g}"
+        if plan.sampling == "unit"
+        else f"Poisson over records, rate {plan.sample_rate:g}, at most {plan.draws} of a {plan.unit}",
+        "mechanism": f"discrete Gaussian on the sum of clipped {plan.sampling} gradients, CSPRNG noise",
         "noise_multiplier": plan.noise_multiplier,
         "max_grad_norm": settings.max_grad_norm,
         "sample_rate": plan.sample_rate,

@@ -12,6 +12,10 @@ from appliance.core.errors import ConfigWrong
 class Settings:
     """A LoRA run. Units are patients (or whatever the dataset protects).
 
+    `sampling` says what is drawn for a step: "unit" (then up to `records_per_unit` of its records,
+    averaged and clipped once) or "record" (each clipped alone; a unit has `records_per_unit` of them
+    at most, the others are left out, and its whole share is accounted for).
+
     The private defaults come from runs on made-up and public records: a big expected batch and few
     steps, few parameters, all layers, the sum of both losses, and LoRA's A left as it was drawn
     (`freeze_a`; None: in private runs), because otherwise its noise and that of B multiply. They are
@@ -27,6 +31,7 @@ class Settings:
     layers: int = 0
     freeze_a: bool | None = None
     steps: int = 0
+    sampling: str = "unit"
     sample_rate: float = 0.35
     batch: int = 64
     epochs: float = 3.0
@@ -46,6 +51,7 @@ class Settings:
             ("targets", bool(self.targets)),
             ("layers", self.layers >= 0),
             ("steps", self.steps >= 0),
+            ("sampling", self.sampling in ("unit", "record")),
             ("sample_rate", 0 < self.sample_rate <= 1),
             ("batch", self.batch >= 1),
             ("epochs", self.epochs > 0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,13 +125,22 @@ def test_histories_compose_instead_of_adding() -> None:
 
 
 def test_noise_for_meets_the_target_tightly_and_counts_what_was_spent() -> None:
-    noise = noise_for(3.0, delta=1e-5, sample_rate=0.2, steps=40)
-    run = Steps(noise_multiplier=noise, sample_rate=0.2, steps=40)
-    assert 2.97 <= epsilon([run], 1e-5) <= 3.0
+    run = Steps(noise_multiplier=0.0, sample_rate=0.2, steps=40)
+    noise = noise_for(3.0, delta=1e-5, run=run)
+    done = replace(run, noise_multiplier=noise)
+    assert 2.97 <= epsilon([done], 1e-5) <= 3.0
     before = [Steps(noise_multiplier=2.0, sample_rate=0.2, steps=20)]
-    more = noise_for(3.0, delta=1e-5, sample_rate=0.2, steps=40, spent=before)
-    assert more > noise
-    little = noise_for(8.0, delta=1e-5, sample_rate=0.05, steps=3)
-    assert 7.9 <= epsilon([Steps(noise_multiplier=little, sample_rate=0.05, steps=3)], 1e-5) <= 8.0
+    assert noise_for(3.0, delta=1e-5, run=run, spent=before) > noise
+    assert noise_for(3.0, delta=1e-5, run=replace(run, draws=4)) > 2 * noise
+    few = Steps(noise_multiplier=0.0, sample_rate=0.05, steps=3)
+    little = noise_for(8.0, delta=1e-5, run=few)
+    assert 7.9 <= epsilon([replace(few, noise_multiplier=little)], 1e-5) <= 8.0
     with pytest.raises(PrivacyRefused):
-        noise_for(1.0, delta=1e-5, sample_rate=0.2, steps=40, spent=[run])
+        noise_for(1.0, delta=1e-5, run=run, spent=[done])
+
+
+def test_sampling_records_costs_a_patient_of_many_records_more() -> None:
+    """The patient-level epsilon of a run that calls itself "record level, epsilon 8" (private-training)."""
+    once = Steps(noise_multiplier=0.64, sample_rate=256 / 10_000, steps=200)
+    assert epsilon([once], 5e-6) == pytest.approx(8, abs=0.3)
+    assert epsilon([replace(once, draws=5)], 5e-6) == pytest.approx(44, abs=2)

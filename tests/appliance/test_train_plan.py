@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from appliance.core.errors import ConfigWrong, PrivacyRefused
 from appliance.privacy.accountant import Steps, epsilon
 from appliance.privacy.ledger import Budget
-from appliance.train.plan import learning_rates, plan_private
+from appliance.train.plan import learning_rates, plan_private, statement
 from appliance.train.settings import Settings, settings_from
 
 
@@ -17,24 +19,44 @@ def budget(*history: Steps) -> Budget:
 
 def test_the_noise_keeps_the_whole_history_within_epsilon() -> None:
     before = Steps(noise_multiplier=3.0, sample_rate=0.2, steps=20)
-    plan = plan_private(Settings(epsilon=4.0), units=900, records=2000, unit="patient", budget=budget(before))
+    plan = plan_private(
+        Settings(epsilon=4.0), units=900, candidates=900, records=2000, unit="patient", budget=budget(before)
+    )
     run = Steps(noise_multiplier=plan.noise_multiplier or 0, sample_rate=0.35, steps=plan.steps)
     assert 3.9 < epsilon([before, run], 1e-4) <= 4.0
-    assert plan.expected_units == pytest.approx(0.35 * 900)
+    assert plan.expected_batch == pytest.approx(0.35 * 900)
+
+
+def test_sampling_records_pays_for_all_records_of_a_patient() -> None:
+    settings = Settings(epsilon=4.0, sampling="record", records_per_unit=3, sample_rate=0.1)
+    plan = plan_private(settings, units=900, candidates=2100, records=2400, unit="patient", budget=budget())
+    assert plan.draws == 3 and plan.expected_batch == pytest.approx(210)
+    assert 3.9 < epsilon([plan.charged(plan.steps)], 1e-4) <= 4.0
+    assert epsilon([replace(plan.charged(plan.steps), draws=1)], 1e-4) < 2
+    assert "at most 3 of a patient" in statement(plan, settings)["sampling"]
 
 
 def test_too_few_patients_are_refused() -> None:
     with pytest.raises(PrivacyRefused):
-        plan_private(Settings(), units=40, records=400, unit="patient", budget=budget())
+        plan_private(Settings(), units=40, candidates=40, records=400, unit="patient", budget=budget())
 
 
 def test_a_spent_budget_and_a_rest_too_small_to_learn_from_are_refused() -> None:
     spent = Steps(noise_multiplier=1.65, sample_rate=0.35, steps=55)
     with pytest.raises(PrivacyRefused):
-        plan_private(Settings(epsilon=2.0), units=900, records=9, unit="patient", budget=budget(spent))
+        plan_private(
+            Settings(epsilon=2.0), units=900, candidates=900, records=9, unit="patient", budget=budget(spent)
+        )
     nearly = epsilon([spent], 1e-4) + 0.01
     with pytest.raises(PrivacyRefused, match="all noise"):
-        plan_private(Settings(epsilon=nearly), units=900, records=9, unit="patient", budget=budget(spent))
+        plan_private(
+            Settings(epsilon=nearly),
+            units=900,
+            candidates=900,
+            records=9,
+            unit="patient",
+            budget=budget(spent),
+        )
 
 
 def test_settings_say_all_that_is_wrong_at_once() -> None:

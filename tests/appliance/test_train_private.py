@@ -20,7 +20,7 @@ from appliance.train import clip, loop, losses
 from appliance.train.adapt import add_lora
 from appliance.train.engine import Engine
 from appliance.train.hooks import HookEngine
-from appliance.train.job import encoder_for
+from appliance.train.job import encoder_for, sampled_together
 from appliance.train.plan import Plan
 from appliance.train.sampling import pack, poisson_units, some_records
 from appliance.train.settings import Settings
@@ -187,7 +187,8 @@ def private_plan(units: int, noise: float) -> Plan:
         records=units,
         unit="patient",
         sample_rate=0.5,
-        expected_units=units / 2,
+        sampling="unit",
+        expected_batch=units / 2,
         noise_multiplier=noise,
         delta=1e-4,
     )
@@ -200,7 +201,7 @@ def test_noise_in_an_update_has_the_promised_size_and_is_never_repeated(
     groups = [[record] for record in records]
     plan = private_plan(len(groups), 40.0)
     first, second = (loop.private_update(engine, groups, plan, settings)() for _ in range(2))
-    spread = float(first.gradient.std()) * plan.expected_units / settings.max_grad_norm  # type: ignore[operator]
+    spread = float(first.gradient.std()) * plan.expected_batch / settings.max_grad_norm  # type: ignore[operator]
     assert spread == pytest.approx(40.0, rel=0.03)
     both = np.corrcoef(first.gradient.numpy(), second.gradient.numpy())[0, 1]
     assert abs(both) < 4 / first.gradient.numel() ** 0.5
@@ -234,6 +235,13 @@ def test_packing_keeps_units_whole_and_within_the_budget() -> None:
     for part in parts:
         rows = sum(len(lengths[place]) for place in part)
         assert len(part) == 1 or rows * max(max(lengths[place]) for place in part) <= 600
+
+
+def test_sampling_records_leaves_out_what_a_unit_has_too_many_of(records: list[Encoded]) -> None:
+    units = [records[:3], records[3:4]]
+    assert sampled_together(units, Settings(sampling="unit", records_per_unit=2)) == units
+    alone = sampled_together(units, Settings(sampling="record", records_per_unit=2))
+    assert alone == [[records[0]], [records[1]], [records[3]]]
 
 
 def test_a_unit_gives_at_most_its_share_of_records() -> None:

@@ -103,7 +103,8 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         f"Protected: each of {plan['units']:,} {unit}s, with all records of that {unit}",
         f"Budget: epsilon {plan['epsilon_before']:.2f} spent before,"
         f" {plan['epsilon_after']:.2f} after this run, delta {plan['delta']:.2g}",
-        f"Each step: about {plan['expected_units']:,.0f} {unit}s (Poisson, rate {plan['sample_rate']:g}),"
+        f"Each step: about {plan['expected_batch']:,.0f} {unit if plan['sampling'] == 'unit' else 'record'}s"
+        f" (Poisson, rate {plan['sample_rate']:g}),"
         f" noise multiplier {plan['noise_multiplier']:.3f},"
         f" noise on the mean {plan['noise_on_mean']:.1e} of the clip bound",
     ]

@@ -38,8 +38,14 @@ def train(
     rank: Annotated[int, typer.Option(help="LoRA rank.")] = 4,
     alpha: Annotated[int, typer.Option(help="LoRA alpha; the scale is alpha / rank.")] = 8,
     targets: Annotated[str, typer.Option(help="Layers to adapt.")] = "v_proj,o_proj,down_proj",
-    sample_rate: Annotated[float, typer.Option(help="Private: chance of each unit to join a step.")] = 0.35,
-    records_per_unit: Annotated[int, typer.Option(help="Private: records of a unit per step.")] = 1,
+    sampling: Annotated[
+        str,
+        typer.Option(help="Private: draw whole units for a step (unit) or single records (record)."),
+    ] = "unit",
+    sample_rate: Annotated[float, typer.Option(help="Private: chance of each to join a step.")] = 0.35,
+    records_per_unit: Annotated[
+        int, typer.Option(help="Private: most records of a unit in a step (unit) or in the run (record).")
+    ] = 1,
     max_grad_norm: Annotated[float, typer.Option(help="Private: clip bound of a unit's gradient.")] = 0.2,
     batch: Annotated[int, typer.Option(help="Without privacy: records per step.")] = 64,
     epochs: Annotated[float, typer.Option(help="Without privacy: passes over the records.")] = 3.0,
@@ -60,6 +66,7 @@ def train(
         "alpha": alpha,
         "targets": [target.strip() for target in targets.split(",") if target.strip()],
         "steps": steps,
+        "sampling": sampling,
         "sample_rate": sample_rate,
         "records_per_unit": records_per_unit,
         "max_grad_norm": max_grad_norm,
