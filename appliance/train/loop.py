@@ -129,11 +129,13 @@ def open_update(
 
 
 class Optimiser:
-    """Adam over the adapters, with its state in one safetensors file."""
+    """AdamW over the adapters, with its state in one safetensors file."""
 
     def __init__(self, model: Any, plan: Plan) -> None:
         self._named = {name: part for name, part in model.named_parameters() if part.requires_grad}
-        self._adam = torch.optim.Adam(list(self._named.values()), betas=(0.9, 0.99))
+        self._adam = torch.optim.AdamW(
+            list(self._named.values()), betas=(0.9, 0.99), weight_decay=plan.weight_decay
+        )
         self._rates = learning_rates(plan.steps, plan.learning_rate)
 
     def apply(self, step: int, gradient: torch.Tensor) -> None:

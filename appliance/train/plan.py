@@ -27,6 +27,7 @@ class Plan:
 
     steps: int
     learning_rate: float
+    weight_decay: float
     units: int
     records: int
     unit: str | None = None
@@ -93,6 +94,7 @@ def plan_private(
     return Plan(
         steps=steps,
         learning_rate=settings.learning_rate or 0.2,
+        weight_decay=0.3 if settings.weight_decay is None else settings.weight_decay,
         units=units,
         records=records,
         unit=unit,
@@ -111,7 +113,13 @@ def plan_private(
 def plan_open(settings: Settings, *, units: int, records: int) -> Plan:
     """A run without privacy: `epochs` passes in batches of `batch` records."""
     steps = settings.steps or max(1, round(settings.epochs * records / settings.batch))
-    return Plan(steps=steps, learning_rate=settings.learning_rate or 5e-3, units=units, records=records)
+    return Plan(
+        steps=steps,
+        learning_rate=settings.learning_rate or 5e-3,
+        weight_decay=settings.weight_decay or 0.0,
+        units=units,
+        records=records,
+    )
 
 
 def statement(plan: Plan, settings: Settings) -> dict[str, Any]:

@@ -183,6 +183,7 @@ def private_plan(units: int, noise: float) -> Plan:
     return Plan(
         steps=4,
         learning_rate=1e-2,
+        weight_decay=0.1,
         units=units,
         records=units,
         unit="patient",

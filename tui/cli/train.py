@@ -50,6 +50,9 @@ def train(
     batch: Annotated[int, typer.Option(help="Without privacy: records per step.")] = 64,
     epochs: Annotated[float, typer.Option(help="Without privacy: passes over the records.")] = 3.0,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate; 0 chooses.")] = 0.0,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Decoupled weight decay. Default: 0.3 private, else 0.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the adapter's start. Noise is never seeded.")] = 0,
     detach: Annotated[bool, typer.Option("--detach", help="Start it and come back at once.")] = False,
 ) -> None:
@@ -73,6 +76,7 @@ def train(
         "batch": batch,
         "epochs": epochs,
         "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
         "seed": seed,
     }
     chosen, _, version = dataset.partition("@")
