@@ -71,9 +71,11 @@ def run(session: Session, *, follow: Follow, say: Say) -> dict[str, Any]:
     step(
         3,
         "Convert to GGUF, quantise, prove each file",
-        len(_children(session, ADAPTER)) >= len(_TYPES),
+        any(job.title == f"quantize {ADAPTER}" and job.state == "done" for job in session.jobs()),
         lambda: session.start_quantising({"model": ADAPTER, "types": list(_TYPES)}),
     )
+    for model in _children(session, ADAPTER):
+        say(f"  {model.name}: {model.size / 1e6:.1f} MB, {proof_words(model.facts['proof'])}")
     step(
         4,
         "Convert the base, to measure against it",
@@ -81,8 +83,6 @@ def run(session: Session, *, follow: Follow, say: Say) -> dict[str, Any]:
         lambda: session.start_quantising({"model": base.name, "types": ["F16"]}),
     )
     roles = _roles(session)
-    for model in list(roles.values())[1:]:
-        say(f"  {model.name}: {model.size / 1e6:.1f} MB, {proof_words(model.facts['proof'])}")
     judged = {report["model"] for report in session.reports()}
     wanted = [model.name for model in roles.values()]
     step(
@@ -102,7 +102,7 @@ def run(session: Session, *, follow: Follow, say: Say) -> dict[str, Any]:
     )
     report = latest_report(session, roles["int4"].name)
     say("")
-    say("6. Serve the INT4 file and ask it over HTTP")
+    say(f"6. Serve the {roles['int4'].facts['type']} file and ask it over HTTP")
     answers, served = _ask(session, roles["int4"].name, dataset, say)
     return {
         "models": {role: _row(report, model) for role, model in roles.items()},

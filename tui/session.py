@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.db import reading
-from appliance.core.errors import ApplianceError, ConfigWrong, JobFailed, NotFound, Stopped
+from appliance.core.errors import ApplianceError, ConfigWrong, JobFailed, NotFound, PrivacyRefused, Stopped
 from appliance.core.home import Home, open_home
 from appliance.data import store
 from appliance.data.store import Dataset
@@ -124,6 +124,26 @@ class Session:
             for budget in ledger.budgets(self.home)
         ]
 
+    def set_budget(self, dataset: str, epsilon_limit: float) -> None:
+        """Change the most epsilon that a dataset may spend in all.
+
+        Raises:
+            PrivacyRefused: not a positive number, or the dataset does not say whose privacy it is.
+        """
+        from appliance.privacy import ledger
+
+        found = store.get(self.home, dataset)
+        if found.unit is None:
+            raise PrivacyRefused(
+                f"{found.name} does not say whose privacy is protected.",
+                "Import it again with --unit COLUMN, or --unit-is-record.",
+            )
+        if ledger.budget(self.home, found.name) is None:
+            ledger.open_budget(
+                self.home, found.name, unit=found.unit, units=found.units["train"], delta=None, who=self.who
+            )
+        ledger.set_limit(self.home, found.name, epsilon_limit, who=self.who)
+
     def next_step(self) -> NextStep:
         """What a newcomer should do now, judged from what is there."""
         return next_step(self.datasets(), self.models(), self.jobs(50), self.reports())
@@ -140,6 +160,7 @@ class Session:
         registry.get(self.home, spec["base"])
         if name := spec.get("name"):
             importing.check_model_name(name)
+            registry.check_free(self.home, name)
         return jobs.start(self.home, "train", spec, title=f"train {dataset.name}", who=self.who)
 
     def evaluation(
@@ -207,12 +228,12 @@ class Session:
             return importing.import_gguf(self.home, source, name, check=check_gguf, who=self.who)
         return importing.import_base(self.home, source, name, who=self.who)
 
-    def demo_base(self) -> Model:
-        """The shipped demo base, entered as `demo-base` the first time."""
+    def demo_base(self, name: str | None = None) -> Model:
+        """The shipped demo base, entered as `name` (`demo-base`) the first time."""
         for model in self.models():
-            if model.name == "demo-base" and model.facts.get("demo"):
+            if model.name == (name or "demo-base") and model.facts.get("demo"):
                 return model
-        return importing.import_base(self.home, importing.DEMO_BASE, "demo-base", who=self.who)
+        return importing.import_base(self.home, importing.DEMO_BASE, name or "demo-base", who=self.who)
 
     def new_key(self, name: str) -> tuple[str, str]:
         """Make an API key: its id and the secret, which is shown once."""

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.db import reading, transaction
-from appliance.core.errors import ConfigWrong, NotFound
+from appliance.core.errors import ConfigWrong, ModelRejected, NotFound
 from appliance.core.events import now
+from appliance.core.files import sha256_file, sha256_folder
 from appliance.core.home import Home
 from appliance.security import audit
 
@@ -66,6 +67,20 @@ def add(home: Home, model: Model, *, who: str) -> Model:
     return get(home, model.name)
 
 
+def check_free(home: Home, name: str, job: str = "") -> None:
+    """Check that no model has this name, before work is put into one; one made by `job` may.
+
+    Raises:
+        ConfigWrong: there is one.
+    """
+    with reading(home) as link:
+        taken = link.execute(
+            "SELECT 1 FROM models WHERE name = ? AND job != ?", (name, job or "-")
+        ).fetchone()
+    if taken:
+        raise ConfigWrong(f"There is already a model named {name}.", "Choose another --name.")
+
+
 def get(home: Home, name: str) -> Model:
     """The entry called `name`.
 
@@ -77,6 +92,22 @@ def get(home: Home, name: str) -> Model:
     if row is None:
         raise NotFound(f"There is no model named {name}.", "See `cloister model list`.")
     return _model(row)
+
+
+def intact(home: Home, name: str) -> Model:
+    """The entry called `name`, whose files are still those that were entered.
+
+    Raises:
+        NotFound: there is none. ModelRejected: its files were changed or are gone.
+    """
+    model = get(home, name)
+    digest = sha256_folder if model.path.is_dir() else sha256_file
+    if not model.path.exists() or digest(model.path) != model.sha256:
+        raise ModelRejected(
+            f"The files of {name} are not those that were entered in the registry.",
+            "Restore them from a backup, or make the model again under another name.",
+        )
+    return model
 
 
 def models(home: Home) -> list[Model]:

@@ -12,7 +12,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import floor, log10
+from math import floor, inf, log10
 from typing import Any
 
 from appliance.core.db import reading, transaction
@@ -87,6 +87,19 @@ def open_budget(home: Home, dataset: str, *, unit: str, units: int, delta: float
             "Import the larger data under a name of its own.",
         )
     return old
+
+
+def set_limit(home: Home, dataset: str, epsilon_limit: float, *, who: str) -> None:
+    """Change what a dataset may spend in all; the budget must be open. Nothing spent is forgiven.
+
+    Raises:
+        PrivacyRefused: not a positive, finite number.
+    """
+    if not 0 < epsilon_limit < inf:
+        raise PrivacyRefused(f"{epsilon_limit:g} is no epsilon.", "Give a number above 0, such as 8.")
+    with transaction(home) as link:
+        link.execute("UPDATE budgets SET epsilon_limit = ? WHERE dataset = ?", (epsilon_limit, dataset))
+        audit.record(link, who=who, what="budget.set", target=dataset, epsilon_limit=f"{epsilon_limit:g}")
 
 
 def budget(home: Home, dataset: str) -> Budget | None:

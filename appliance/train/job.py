@@ -39,11 +39,12 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     """
     settings = settings_from(spec.get("settings", {}))
     dataset = store.get(job.home, spec["dataset"], spec.get("version"))
-    base = registry.get(job.home, spec["base"])
+    base = registry.intact(job.home, spec["base"])
     if base.kind != "base":
         raise ConfigWrong(f"{base.name} is not a base model.", "Choose one with `cloister model list`.")
     task = Task(kind=dataset.task, prompt=dataset.prompt, labels=dataset.labels)
     name = spec.get("name") or f"lora-{job.id}"
+    registry.check_free(job.home, name, job.id)
     need_room(job.home.path, 50_000_000)
 
     job.progress("load", 0, 1)
@@ -203,12 +204,14 @@ def _train(
     else:
         check_engine(engine, [groups[0][0], groups[-1][0]])
         update = loop.private_update(engine, groups, plan, settings)
-        purse = ledger.Purse(job.home, budget, job=job.id, run=plan.charged(plan.steps), limit=math.inf)
+        purse = ledger.Purse(
+            job.home, budget, job=job.id, run=plan.charged(plan.steps), limit=settings.epsilon
+        )
 
         def charge(step: int) -> None:
             purse.charge(1, step=step + 1, model=name)
 
-    marks = _epsilon_marks(job, plan, budget)
+    marks = _epsilon_marks(job, plan, budget, start)
     began = time.monotonic()
 
     def tell(found: loop.StepFacts) -> None:
@@ -238,9 +241,10 @@ def _train(
             f"The privacy budget of {budget} does not allow a single step.", "See `cloister budget show`."
         )
     if done < plan.steps:
-        job.log(f"The budget is spent: stopped after {done} of {plan.steps} steps; what was trained is kept.")
+        job.log(f"Epsilon is spent: stopped after {done} of {plan.steps} steps; what was trained is kept.")
     if engine is not None:
         engine.close()
+    registry.check_free(job.home, name, job.id)  # another run may have taken it meanwhile
     with replacing_folder(job.home.models / name) as draft:
         tuned.save_pretrained(draft, safe_serialization=True)
         (draft / "README.md").unlink(missing_ok=True)
@@ -250,17 +254,19 @@ def _train(
     return history, done
 
 
-def _epsilon_marks(job: Job, plan: Plan, dataset: str) -> list[tuple[int, float]]:
-    """(step, epsilon of the dataset's history at that step), rising; shown as "at most" in between."""
-    if plan.noise_multiplier is None or plan.delta is None or plan.epsilon_after is None:
+def _epsilon_marks(job: Job, plan: Plan, dataset: str, start: int) -> list[tuple[int, float]]:
+    """(step, epsilon of the dataset's history at that step), rising; shown as "at most" in between.
+
+    A run that goes on after `start` has been charged for steps that it takes again.
+    """
+    if plan.noise_multiplier is None or plan.delta is None:
         return []
     found = ledger.budget(job.home, dataset)
-    taken = sum(event["steps"] for event in ledger.events(job.home, dataset) if event["job"] == job.id)
-    spent = list(found.history) if found else []
-    spent.append(plan.charged(-taken))  # without this job's own charges, which the marks count
-    places = sorted({max(1, plan.steps * mark // _EPSILON_MARKS) for mark in range(1, _EPSILON_MARKS)})
-    marks = [(step, epsilon([*spent, plan.charged(step)], plan.delta)) for step in places]
-    return [*marks, (plan.steps, plan.epsilon_after)]
+    history = list(found.history) if found else []
+    places = sorted(
+        {max(start + 1, plan.steps * mark // _EPSILON_MARKS) for mark in range(1, _EPSILON_MARKS + 1)}
+    )
+    return [(step, epsilon([*history, plan.charged(step - start)], plan.delta)) for step in places]
 
 
 def _privacy(job: Job, plan: Plan, settings: Settings, dataset: str, done: int) -> dict[str, Any] | None:

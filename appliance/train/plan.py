@@ -13,7 +13,7 @@ from appliance.train.settings import Settings
 
 PRIVATE_STEPS = 55
 _FEWEST_UNITS = 100
-_MOST_NOISE = 20.0  # ten times what the defaults need at epsilon 8
+_LEAST_EPSILON = 0.25  # a run on less is nearly all noise at any size this product trains
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,22 +75,23 @@ def plan_private(
             f"{units} {unit}s are too few to train under differential privacy (at least {_FEWEST_UNITS}).",
             "Collect more records, or join federated rounds with other sites.",
         )
-    target = min(settings.epsilon, budget.epsilon_limit)
-    before = budget.spent()
-    if before >= target:
+    target, before = settings.epsilon, budget.spent()
+    if target > budget.epsilon_limit:
         raise PrivacyRefused(
-            f"{budget.dataset} has spent epsilon {before:.2f}; {target:g} in all was asked for.",
-            f"Ask for more with --epsilon (the dataset's limit is {budget.epsilon_limit:g}).",
+            f"Epsilon {target:g} is more than the limit of {budget.dataset}, {budget.epsilon_limit:g}.",
+            "Ask for less, or let the site raise the limit with `cloister budget set`.",
+        )
+    if target - before < _LEAST_EPSILON:
+        raise PrivacyRefused(
+            f"{budget.dataset} has spent epsilon {before:.2f} of {target:g}: too little is left.",
+            "Let the site raise the limit with `cloister budget set`."
+            if target == budget.epsilon_limit
+            else f"Ask for more with --epsilon (the dataset's limit is {budget.epsilon_limit:g}).",
         )
     steps = settings.steps or PRIVATE_STEPS
     draws = settings.records_per_unit if settings.sampling == "record" else 1
     run = Steps(noise_multiplier=0.0, sample_rate=settings.sample_rate, steps=steps, draws=draws)
     noise = noise_for(target, delta=budget.delta, run=run, spent=budget.history)
-    if noise > _MOST_NOISE:
-        raise PrivacyRefused(
-            f"Epsilon {target - before:.2f} is left of {target:g}: such a run would be all noise.",
-            f"Ask for more with --epsilon (the dataset's limit is {budget.epsilon_limit:g}).",
-        )
     return Plan(
         steps=steps,
         learning_rate=settings.learning_rate or 0.2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from appliance.core.db import reading
 from appliance.core.errors import BudgetSpent, PrivacyRefused
 from appliance.core.home import Home, open_home
 from appliance.privacy import ledger
 from appliance.privacy.accountant import Steps, epsilon
+from appliance.security import audit
 
 RUN = Steps(noise_multiplier=1.0, sample_rate=0.5, steps=20)
 
@@ -51,6 +54,19 @@ def test_charges_stop_at_the_limit(home: Home) -> None:
 def test_delta_must_be_below_one_over_n(home: Home) -> None:
     with pytest.raises(PrivacyRefused):
         ledger.open_budget(home, "inbox", unit="patient", units=1000, delta=1e-3, who="test")
+
+
+def test_a_limit_can_be_changed_and_the_change_is_in_the_audit_log(home: Home) -> None:
+    pocket = purse(home, limit=math.inf)
+    with pytest.raises(BudgetSpent):
+        pocket.charge(RUN.steps)
+    ledger.set_limit(home, "inbox", 30.0, who="officer")
+    purse(home, limit=math.inf).charge(RUN.steps)
+    with reading(home) as link:
+        assert [entry["what"] for entry in audit.tail(link, 1)] == ["budget.set"]
+    for wrong in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(PrivacyRefused):
+            ledger.set_limit(home, "inbox", wrong, who="officer")
 
 
 def test_unit_and_delta_of_a_budget_cannot_change(home: Home) -> None:

@@ -48,7 +48,7 @@ def test_a_spent_budget_and_a_rest_too_small_to_learn_from_are_refused() -> None
             Settings(epsilon=2.0), units=900, candidates=900, records=9, unit="patient", budget=budget(spent)
         )
     nearly = epsilon([spent], 1e-4) + 0.01
-    with pytest.raises(PrivacyRefused, match="all noise"):
+    with pytest.raises(PrivacyRefused, match="too little is left"):
         plan_private(
             Settings(epsilon=nearly),
             units=900,
@@ -56,6 +56,13 @@ def test_a_spent_budget_and_a_rest_too_small_to_learn_from_are_refused() -> None
             records=9,
             unit="patient",
             budget=budget(spent),
+        )
+
+
+def test_more_than_the_dataset_may_spend_is_refused_not_capped() -> None:
+    with pytest.raises(PrivacyRefused, match="more than the limit"):
+        plan_private(
+            Settings(epsilon=20.0), units=900, candidates=900, records=9, unit="patient", budget=budget()
         )
 
 

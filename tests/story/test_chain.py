@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from appliance.core.errors import ConfigWrong
 from appliance.core.home import Home, open_home
 from appliance.data import inbox
+from appliance.models import registry
 from appliance.ops import jobs
 from appliance.privacy import ledger
 from tui.session import Session
@@ -128,10 +130,31 @@ def test_training_killed_in_the_middle_goes_on_and_pays_for_what_it_repeats(tmp_
     session.resume_job(job_id)
     job = jobs.wait(home, job_id, 300)
     assert job.state == "done", job.end
-    assert job.end["result"]["steps"] == 8
+    privacy = session.model("tuned").facts["privacy"]
     charged = sum(event["steps"] for event in ledger.events(home, "inbox"))
-    assert 8 <= charged <= 10 and taken < 8
-    assert session.model("tuned").facts["privacy"]["steps_charged"] == charged
+    assert taken < 8 and job.end["result"]["steps"] == privacy["steps_released"] <= charged
+    assert privacy["steps_charged"] == charged == 8, "a repeated step is paid for out of the same epsilon"
+    assert 3.5 < privacy["epsilon"] <= privacy["epsilon_dataset"] <= 4.0
+
+
+def test_a_taken_name_is_refused_before_anything_is_charged_or_replaced(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    session = _prepared(home)
+    spec = {"dataset": "inbox", "base": "demo-base", "name": "demo-base", "settings": {"steps": 1}}
+    with pytest.raises(ConfigWrong, match="already"):
+        session.start_training(spec)
+    job = jobs.wait(home, jobs.start(home, "train", spec, title="train", who="test"), 120)
+    assert job.state == "failed" and job.end["code"] == "config-wrong"
+    assert ledger.budgets(home) == []
+    assert registry.intact(home, "demo-base").kind == "base"
+
+
+def test_a_model_whose_files_were_changed_is_not_used(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    session = _prepared(home)
+    (session.model("demo-base").path / "config.json").write_text("{}")
+    job = jobs.wait(home, session.start_training({"dataset": "inbox", "base": "demo-base"}), 120)
+    assert job.state == "failed" and "not those that were entered" in job.end["message"]
 
 
 def test_without_privacy_is_said_and_costs_nothing(tmp_path: Path) -> None:

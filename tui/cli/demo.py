@@ -29,7 +29,7 @@ def demo(face: Face) -> None:
     face.say()
     face.table(
         ("model", "accuracy", "95 % interval", "size", "tokens/s"),
-        [_cells(f"{_NAMES[role]} ({row['type']})", row) for role, row in result["models"].items()],
+        [_cells(_title(role, row["type"]), row) for role, row in result["models"].items()],
         "",
     )
     face.say()
@@ -40,6 +40,13 @@ def demo(face: Face) -> None:
     face.say(f"all else {result['home']}")
     face.say(f"took     {result['seconds'] // 60:.0f} min {result['seconds'] % 60:.0f} s")
     face.result(result)
+
+
+def _title(role: str, kind: str) -> str:
+    """The quantiser steps up from INT4 when that file is not the model; then there is none to show."""
+    if role == "int4" and not kind.startswith("Q4"):
+        return f"no INT4 was close enough; smallest ({kind})"
+    return f"{_NAMES[role]} ({kind})"
 
 
 def _cells(title: str, row: dict[str, Any]) -> tuple[str, ...]:
