@@ -29,8 +29,11 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line and nothing else")
     parser.add_argument("--data", help="chain: a .jsonl file, or a folder of the benchmark sets")
-    parser.add_argument("--sets", default="banking15,medsec", help="chain: which sets of --data")
+    parser.add_argument(
+        "--sets", default="banking15,medsec", help="chain: which sets of --data; step: shapes"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="chain: runs to average over")
+    parser.add_argument("--rows", type=int, default=0, help="chain: records drawn from a set; 0 takes all")
     parser.add_argument("--steps", type=int, default=0, help="chain: training steps; 0 takes the default")
     options = parser.parse_args()
     for name in (options.name,) if options.name else ALONE:

@@ -11,6 +11,7 @@ files; the sets' own test files are not used.
 from __future__ import annotations
 
 import json
+import random
 import re
 import statistics
 import sys
@@ -53,6 +54,8 @@ def run(options: Any) -> None:
     rows: list[dict[str, Any]] = []
     for name in options.sets.split(","):
         records = list(_SETS[name](Path(options.data)))
+        if 0 < options.rows < len(records):
+            records = random.Random(0).sample(records, options.rows)
         seeds = [_one(name, records, seed, options.steps) for seed in range(options.seeds)]
         rows += [
             row("chain", name, metric, statistics.mean(seed[metric] for seed in seeds), None, "accuracy")

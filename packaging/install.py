@@ -12,11 +12,13 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LLAMA = "llama-cpp-python==0.3.36"
 INJECTED = ROOT / "packaging" / "llama" / "server.cmake"
+LOG = "install.log"
 ROOM = {"build": 2_000_000_000, "site": 4_000_000_000}
 FLAGS = (
     "-DCMAKE_PROJECT_llama.cpp_INCLUDE={injected} -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=ON"
@@ -38,7 +40,7 @@ def main(venv, extra):
         make_venv(venv)
     wheel = llama_wheel(venv)
     check_room(venv, ROOM["site"] if not (venv / "lib").exists() else ROOM["build"])
-    say("installing the packages")
+    say(f"installing the packages; this takes two to five minutes; log: {venv / LOG}")
     pip(venv, "install", str(wheel), "-e", f"{ROOT}[{extra}]")
     (venv / f".installed-{extra}").touch()
 
@@ -99,6 +101,7 @@ def llama_wheel(venv):
     check_compiler()
     check_room(cache, ROOM["build"])
     say("building llama.cpp from source; this takes five to fifteen minutes, once per machine")
+    say(f"log: {venv / LOG}")
     draft = cache.with_name(f"{cache.name}.{os.getpid()}")
     try:
         pip(
@@ -137,17 +140,40 @@ def cpu_flags():
 
 def pip(venv, *words, **environment):
     """Run the venv's pip; keep its output for when it fails."""
-    log = venv / "install.log"
+    log = venv / LOG
     with log.open("ab") as stream:
-        done = subprocess.run(
+        child = subprocess.Popen(
             [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *words],
             stdout=stream,
             stderr=stream,
             env=dict(os.environ, **environment),
         )
-    if done.returncode:
+        code = wait(child, 1 if sys.stdout.isatty() else 30)
+    if code:
         tail = log.read_text(errors="replace").splitlines()[-15:]
         raise CannotInstall("\n".join(["pip failed:", *tail]), f"See {log}, then run this again; it goes on.")
+
+
+def wait(child, every):
+    """Wait for a child and say every few seconds that it goes on; on a terminal in one line."""
+    live, began = sys.stdout.isatty(), time.monotonic()
+    try:
+        while True:
+            try:
+                code = child.wait(every)
+                break
+            except subprocess.TimeoutExpired:
+                passed = int(time.monotonic() - began)
+                text = f"install: ... {passed // 60}:{passed % 60:02d}"
+                print(f"\r{text}" if live else text, end="" if live else "\n", flush=True)
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+    finally:
+        if live:
+            print("\r\x1b[K", end="", flush=True)
+    return code
 
 
 def say(text):

@@ -43,9 +43,9 @@ def open_origin(home: Home, name: str) -> Origin:
     Raises:
         NotFound: there is none.
         ConfigWrong: it is a GGUF already, or an adapter on an adapter.
-        ModelRejected: it cannot be converted with proof.
+        ModelRejected: it cannot be converted with proof, or its files have changed.
     """
-    chain = registry.lineage(home, name)
+    chain = registry.intact(home, name)
     model, base = chain[0], chain[-1]
     if model.kind == "gguf":
         raise ConfigWrong(

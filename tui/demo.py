@@ -71,7 +71,7 @@ def run(session: Session, *, follow: Follow, say: Say) -> dict[str, Any]:
     step(
         3,
         "Convert to GGUF, quantise, prove each file",
-        any(job.title == f"quantize {ADAPTER}" and job.state == "done" for job in session.jobs()),
+        any(job.title == f"quantise {ADAPTER}" and job.state == "done" for job in session.jobs()),
         lambda: session.start_quantising({"model": ADAPTER, "types": list(_TYPES)}),
     )
     for model in _children(session, ADAPTER):

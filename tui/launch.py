@@ -8,16 +8,21 @@ from appliance.core.offline import stay_offline
 
 
 def main() -> None:
-    """Without arguments on a terminal the TUI, else the CLI."""
+    """Without arguments on a terminal the TUI, else the CLI (which opens the TUI for a bare --home)."""
     stay_offline()
-    if len(sys.argv) == 1 and all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
-        from tui.app import run
+    if len(sys.argv) == 1 and on_terminal():
+        from tui.app import run as run_screens
 
-        run()
+        run_screens()
         return
-    from tui.cli import app
+    from tui.cli.entry import run
 
-    app()
+    sys.exit(run(sys.argv[1:]))
+
+
+def on_terminal() -> bool:
+    """Whether a person sits there."""
+    return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 if __name__ == "__main__":

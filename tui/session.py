@@ -203,7 +203,7 @@ class Session:
             raise ConfigWrong(
                 f"{model.name} is a GGUF file already.", "Quantise the adapter or base it came from."
             )
-        return jobs.start(self.home, "quantize", spec, title=f"quantize {model.name}", who=self.who)
+        return jobs.start(self.home, "quantize", spec, title=f"quantise {model.name}", who=self.who)
 
     def start_serving(self, spec: dict[str, Any]) -> str:
         """Bring up the endpoint for a GGUF, or for an adapter's smallest file that may be served."""

@@ -13,6 +13,15 @@ def statement(privacy: dict[str, Any]) -> str:
     )
 
 
+def figure(value: object) -> str:
+    """A fact as people read it: four digits of a number, a list with semicolons."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {figure(part)}" for name, part in value.items())
+    return "; ".join(figure(part) for part in value) if isinstance(value, list) else str(value)
+
+
 def proof_words(proof: dict[str, Any]) -> str:
     """What a file's proof says, in a few words."""
     if "loss" in proof:

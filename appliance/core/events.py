@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from appliance.core.files import telling_full
+
 Event = dict[str, Any]
 ENDS = ("done", "failed", "stopped")
 
@@ -19,13 +21,18 @@ def now() -> str:
 
 
 def append_event(path: Path, event: str, **data: Any) -> None:
-    """Append one line in one write, so that readers never meet half of another's."""
+    """Append one line in one write, so that readers never meet half of another's.
+
+    Raises:
+        NoRoom: the disk is full.
+    """
     line = json.dumps({"at": now(), "event": event, **data}, ensure_ascii=False) + "\n"
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(handle, line.encode())
-    finally:
-        os.close(handle)
+    with telling_full(path.parent):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(handle, line.encode())
+        finally:
+            os.close(handle)
 
 
 def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:

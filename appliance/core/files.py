@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -27,13 +28,18 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a draft path beside `path`; on success fsync and rename it, on error remove it."""
+    """Give a draft path beside `path`; on success fsync and rename it, on error remove it.
+
+    Raises:
+        NoRoom: the disk is full.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield draft
-        sync(draft)
-        draft.replace(path)
-        sync(path.parent)
+        with telling_full(path.parent):
+            yield draft
+            sync(draft)
+            draft.replace(path)
+            sync(path.parent)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
@@ -41,19 +47,24 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Give a draft folder beside `path`; on success rename it over, on error remove it."""
+    """Give a draft folder beside `path`; on success rename it over, on error remove it.
+
+    Raises:
+        NoRoom: the disk is full.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(mode=0o700, parents=True)
     try:
-        yield draft
-        for file in draft.rglob("*"):
-            sync(file)
-        sync(draft)
-        if path.exists():
-            shutil.rmtree(path)
-        draft.rename(path)
-        sync(path.parent)
+        with telling_full(path.parent):
+            draft.mkdir(mode=0o700, parents=True)
+            yield draft
+            for file in draft.rglob("*"):
+                sync(file)
+            sync(draft)
+            if path.exists():
+                shutil.rmtree(path)
+            draft.rename(path)
+            sync(path.parent)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -89,9 +100,33 @@ def need_room(folder: Path, size: int) -> None:
     Raises:
         NoRoom: it cannot.
     """
-    free = shutil.disk_usage(folder).free
+    free = free_space(folder)
     if free < size:
         raise NoRoom(
             f"{folder} has {free / 1e6:.0f} MB free; this step needs {size / 1e6:.0f} MB.",
             "Free some space, or use another disk with --home DIR.",
         )
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that this account can still write on `folder`'s disk."""
+    return shutil.disk_usage(folder).free
+
+
+def disk_full(folder: Path) -> NoRoom:
+    """The error for a disk that took no more."""
+    return NoRoom(
+        f"There is no space left on the disk of {folder}.",
+        "Free some space and try again; nothing that was kept before is lost.",
+    )
+
+
+@contextmanager
+def telling_full(folder: Path) -> Iterator[None]:
+    """Turn the system's "no space left" and "quota exceeded" into NoRoom."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise disk_full(folder) from problem

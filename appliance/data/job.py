@@ -3,7 +3,8 @@
 spec: {"name", and "path" with "columns" {"text", "label"} or {"prompt", "answer"}, and in it optional
 "unit", "group", "date", "facts": [..]; or "demo": true with optional "patients"}; optional
 "unit_is_record", "unit_name", "seed", "prompt", "max_characters", "min_examples".
-Events hold counts only, never a text.
+Events hold counts only, never a text. Records that another dataset holds already are refused when they
+are the same, else counted in the result's `overlap`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from appliance.data import inbox, store
 from appliance.data.clean import Cleaned, clean, label_counts, rare_labels
 from appliance.data.columns import Columns, columns_from
 from appliance.data.figures import figures
+from appliance.data.overlap import shared_records
 from appliance.data.readers import read_records, record_files
 from appliance.data.records import Record
 from appliance.data.split import split
@@ -110,6 +112,8 @@ def _make(plan: Plan, job: Job, draft: Path) -> tuple[store.Dataset, bool]:
         "source": "generated, synthetic" if plan.demo else plan.path.name if plan.path else "",
         "seed": plan.seed,
         "dropped": cleaned.dropped,
+        # Made-up records have nobody's privacy to count; `cloister demo` keeps its own copy of them.
+        "overlap": {} if plan.demo else _overlap(plan, cleaned, job),
     }
     labels: tuple[str, ...] = ()
     if plan.columns.task == "label":
@@ -141,6 +145,17 @@ def _make(plan: Plan, job: Job, draft: Path) -> tuple[store.Dataset, bool]:
     )
     job.progress("publish", 1, 1, version=dataset.version, reused=reused)
     return dataset, reused
+
+
+def _overlap(plan: Plan, cleaned: Cleaned, job: Job) -> dict[str, int]:
+    found = shared_records(job.home, plan.name, cleaned.kept, say=job.log)
+    count = len(cleaned.kept)
+    for title, shared in found.items():
+        job.log(
+            f"{shared} of {count} records ({shared / count:.0%}) are in {title} too. The privacy budgets are"
+            " counted apart: whoever is in both can lose as much as both together."
+        )
+    return found
 
 
 def _clean(plan: Plan, job: Job) -> Cleaned:
@@ -201,6 +216,7 @@ def _result(dataset: store.Dataset, *, reused: bool) -> dict[str, Any]:
         "units": dataset.units,
         "sha256": dataset.sha256,
         "synthetic": dataset.synthetic,
+        "overlap": dataset.facts.get("overlap", {}),
         "facts": dataset.facts,
     }
 

@@ -119,8 +119,8 @@ def judge_gain(
     clauses = [
         Clause(
             name="accuracy",
-            need=f"+{rule.gain:.0%} accuracy (low end)",
-            got=f"{_percent(pair.relative.value)} (low {_percent(pair.relative.low)})",
+            need=f"+{rule.gain:.0%} accuracy relative to the base (low end)",
+            got=f"{_percent(pair.relative.value)} (low {_percent(pair.relative.low, rule.gain)})",
             passed=pair.relative.low >= rule.gain,
             limit=rule.gain,
             value=_finite(pair.relative.low),
@@ -128,7 +128,7 @@ def judge_gain(
         Clause(
             name="chance",
             need=f"McNemar p <= {rule.chance:g}",
-            got=f"p = {chance:.2g}",
+            got=f"p = {_apart(chance, rule.chance, '.2g', '.3g', '.4g')}",
             passed=chance <= rule.chance and pair.tuned > pair.base,
             limit=rule.chance,
             value=chance,
@@ -158,7 +158,7 @@ def judge_quantised(reference: Scores, quantised: Scores, clusters: NDArray[np.i
         clause = Clause(
             name="quantised",
             need=f"{limit * 100:+.1f} points to F16 or better",
-            got=f"{change.value * 100:+.1f} points ({change.low * 100:+.1f} to {change.high * 100:+.1f})",
+            got=f"{_points(change.value, limit)} points ({_points(change.low)} to {_points(change.high)})",
             passed=change.value >= limit - 1e-12,
             limit=limit,
             value=change.value,
@@ -168,7 +168,8 @@ def judge_quantised(reference: Scores, quantised: Scores, clusters: NDArray[np.i
     clause = Clause(
         name="quantised",
         need=f"perplexity +{rule.quantised_perplexity:.0%} to F16 or better",
-        got=f"{_percent(change.value)} ({_percent(change.low)} to {_percent(change.high)})",
+        got=f"{_percent(change.value, rule.quantised_perplexity)}"
+        f" ({_percent(change.low)} to {_percent(change.high)})",
         passed=change.value <= rule.quantised_perplexity,
         limit=rule.quantised_perplexity,
         value=change.value,
@@ -207,8 +208,8 @@ def _judge_perplexity(base: Scores, tuned: Scores, clusters: NDArray[np.int64], 
     pair = _perplexities(base, tuned, clusters, rule)
     clause = Clause(
         name="perplexity",
-        need=f"-{rule.gain:.0%} perplexity (high end)",
-        got=f"{_percent(pair.relative.value)} (high {_percent(pair.relative.high)})",
+        need=f"-{rule.gain:.0%} perplexity relative to the base (high end)",
+        got=f"{_percent(pair.relative.value)} (high {_percent(pair.relative.high, -rule.gain)})",
         passed=pair.relative.high <= -rule.gain,
         limit=-rule.gain,
         value=_finite(pair.relative.high),
@@ -244,8 +245,8 @@ def _worst_group(
     change = found[worst]
     return Clause(
         name="groups",
-        need=f"no group worse than {-rule.group_loss * 100:+.0f} points",
-        got=f"{worst} {change.value * 100:+.1f} (high {change.high * 100:+.1f})",
+        need=f"no group worse than {-rule.group_loss * 100:+.0f} points to the base",
+        got=f"{worst} {_points(change.value)} (high {_points(change.high, -rule.group_loss)})",
         passed=change.high >= -rule.group_loss,
         limit=-rule.group_loss,
         value=change.high,
@@ -284,8 +285,22 @@ def _verdict(clauses: list[Clause], notes: list[str] | None = None, needed: int 
     )
 
 
-def _percent(share: float) -> str:
-    return f"{share * 100:+.1f}%" if math.isfinite(share) else "from none"
+def _percent(share: float, limit: float | None = None) -> str:
+    return f"{_points(share, limit)}%" if math.isfinite(share) else "from none"
+
+
+def _points(share: float, limit: float | None = None) -> str:
+    return _apart(share * 100, None if limit is None else limit * 100, "+.1f", "+.2f", "+.3f", "+.4f")
+
+
+def _apart(value: float, limit: float | None, *forms: str) -> str:
+    """`value` in the first of `forms` that does not make it look equal to the `limit` it misses."""
+    texts = [format(value, form) for form in forms]
+    if limit is None or math.isclose(value, limit, rel_tol=1e-9):
+        return texts[0]
+    return next(
+        (text for text, form in zip(texts, forms, strict=True) if text != format(limit, form)), texts[-1]
+    )
 
 
 def _finite(share: float) -> float | None:

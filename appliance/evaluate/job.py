@@ -127,7 +127,7 @@ def _wanted(
         raise ConfigWrong("No model was named.", "Give the name of a model: `cloister evaluate NAME`.")
     chains: dict[str, tuple[Model, ...]] = {}
     for name in ([against] if against else []) + list(names):
-        chains.setdefault(name, tuple(registry.lineage(home, name)))
+        chains.setdefault(name, tuple(registry.intact(home, name)))
     f16: dict[str, str] = {}
     for name, chain in list(chains.items()):
         model = chain[0]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from appliance.core.errors import ConfigWrong, NotFound
+from appliance.core.errors import ConfigWrong, ModelRejected, NotFound
 from appliance.core.files import need_room, replacing, replacing_folder, sha256_file, sha256_folder
 from appliance.core.home import Home
 from appliance.models import registry
@@ -16,6 +16,7 @@ from appliance.models.load import check_checkpoint, read_json
 from appliance.models.registry import Model
 
 DEMO_BASE = Path(__file__).parent / "base"
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")  # those that quantize/arch.py can convert
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.md", "LICENSE*", "NOTICE*", "tokenizer.model")
 
@@ -40,13 +41,14 @@ def import_base(home: Home, source: Path, name: str, *, who: str) -> Model:
     Importing the same folder under the same name again returns the entry there is.
 
     Raises:
-        NotFound: no such folder. ModelRejected: not a whole, plain checkpoint. ConfigWrong: bad or taken
-        name. NoRoom: too little disk.
+        NotFound: no such folder. ModelRejected: not a whole, plain checkpoint, or of an architecture that
+        cannot be converted. ConfigWrong: bad or taken name. NoRoom: too little disk.
     """
     check_model_name(name)
     if not source.exists():
         raise NotFound(f"There is nothing at {source}.", "Point to a model folder, or to a .gguf file.")
     check_checkpoint(source)
+    _check_architecture(source)
     files = sorted({file for pattern in _WANTED for file in source.glob(pattern) if file.is_file()})
     need_room(home.models, sum(file.stat().st_size for file in files))
     folder = home.models / name
@@ -100,6 +102,17 @@ def import_gguf(
         ),
         who=who,
     )
+
+
+def _check_architecture(folder: Path) -> None:
+    """Said now: a base that cannot be converted would fail only after hours of training."""
+    named = read_json(folder / "config.json").get("architectures")
+    name = named[0] if isinstance(named, list) and named else named
+    if name not in ARCHITECTURES:
+        raise ModelRejected(
+            f"This version does not support the architecture {name or 'of this model: none is named'}.",
+            f"Use a base with one of these in its config.json: {', '.join(ARCHITECTURES)}.",
+        )
 
 
 def _refuse_taken(home: Home, name: str, sha256: str) -> None:

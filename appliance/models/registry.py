@@ -94,20 +94,21 @@ def get(home: Home, name: str) -> Model:
     return _model(row)
 
 
-def intact(home: Home, name: str) -> Model:
-    """The entry called `name`, whose files are still those that were entered.
+def intact(home: Home, name: str) -> list[Model]:
+    """The entry and its ancestors, whose files are still those that were entered.
 
     Raises:
-        NotFound: there is none. ModelRejected: its files were changed or are gone.
+        NotFound: there is none. ModelRejected: files were changed or are gone.
     """
-    model = get(home, name)
-    digest = sha256_folder if model.path.is_dir() else sha256_file
-    if not model.path.exists() or digest(model.path) != model.sha256:
-        raise ModelRejected(
-            f"The files of {name} are not those that were entered in the registry.",
-            "Restore them from a backup, or make the model again under another name.",
-        )
-    return model
+    chain = lineage(home, name)
+    for model in chain:
+        digest = sha256_folder if model.path.is_dir() else sha256_file
+        if not model.path.exists() or digest(model.path) != model.sha256:
+            raise ModelRejected(
+                f"The files of {model.name} are not those that were entered in the registry.",
+                "Restore them from a backup, or make the model again under another name.",
+            )
+    return chain
 
 
 def models(home: Home) -> list[Model]:

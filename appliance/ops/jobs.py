@@ -79,11 +79,11 @@ def resume(home: Home, job_id: str, *, who: str) -> None:
         NotFound: no such job. ConfigWrong: it is running or already done.
     """
     job = view(home, job_id)
-    if job.state in ("running", "done") or (job.state == "waiting" and _process(home, job_id)):
-        raise ConfigWrong(f"Job {job_id} is {job.state}.", "Only a job that ended early can be resumed.")
+    if job.state in ("running", "done") or (job.state == "waiting" and _process(home, job.id)):
+        raise ConfigWrong(f"Job {job.id} is {job.state}.", "Only a job that ended early can be resumed.")
     with transaction(home) as link:
-        audit.record(link, who=who, what="job.resume", target=job_id)
-    _spawn(home, job_id)
+        audit.record(link, who=who, what="job.resume", target=job.id)
+    _spawn(home, job.id)
 
 
 def stop(home: Home, job_id: str, *, who: str, patience: float = 20.0) -> JobView:

@@ -29,9 +29,10 @@ def main(folder: Path) -> int:
     job = Job(id=folder.name, kind=order["kind"], folder=folder, home=open_home(), who=order["who"])
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
-    job.emit("started", kind=job.kind)
     try:
+        job.emit("started", kind=job.kind)
         result = _code(job.kind)(order["spec"], job)
+        write_json(folder / "result.json", result)
     except (Stopped, KeyboardInterrupt):
         job.emit("stopped", reason="asked")
         return Stopped.exit_code
@@ -42,7 +43,6 @@ def main(folder: Path) -> int:
             "failed", code=failure.code, message=failure.message, hint=failure.hint, exit=failure.exit_code
         )
         return failure.exit_code
-    write_json(folder / "result.json", result)
     job.emit("done", result=result)
     return 0
 

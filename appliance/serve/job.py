@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 import os
 import signal
@@ -35,6 +36,7 @@ from appliance.serve.engine import Engine, pick_engine
 from appliance.serve.gateway import Limits, make_app
 from appliance.serve.header import Header, read_header
 from appliance.serve.listen import check_tls, open_port, url_of
+from appliance.serve.neighbours import job_on
 from appliance.serve.stats import Stats
 
 DEFAULT_HOST, DEFAULT_PORT, DEFAULT_CONTEXT, DEFAULT_SLOTS = "127.0.0.1", 8080, 4096, 4
@@ -56,7 +58,12 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     if certificate or key:
         check_tls(Path(certificate or ""), Path(key or ""))
     host, port = spec.get("host") or DEFAULT_HOST, spec.get("port")
-    listener = open_port(host, DEFAULT_PORT if port is None else int(port), tls=bool(certificate))
+    listener = open_port(
+        host,
+        DEFAULT_PORT if port is None else int(port),
+        tls=bool(certificate),
+        holder=lambda taken: job_on(job, taken, DEFAULT_PORT),
+    )
     with closing(listener), closing(KeyRing(job.home)) as ring:
         handle = open_checked(model)
         try:
@@ -80,10 +87,7 @@ def choose_model(home: Home, name: str, *, gated: bool) -> Model:
         raise NotFound(f"{name} has no GGUF file yet.", f"Make one: cloister quantize {name}.")
     passed = [file for file in files if not gated or _has_passed(home, file)]
     if not passed:
-        raise GateFailed(
-            f"{name} has no report that lets it be served.",
-            f"Measure it first: cloister evaluate {files[0].name}. Or serve it as it is with --ungated.",
-        )
+        raise _not_passed(home, name, files)
     return min(passed, key=lambda file: file.size)
 
 
@@ -221,6 +225,38 @@ def _has_passed(home: Home, model: Model) -> bool:
     with reading(home) as link:
         row = link.execute("SELECT 1 FROM reports WHERE model = ? AND passed = 1 LIMIT 1", (model.name,))
         return row.fetchone() is not None
+
+
+def _not_passed(home: Home, name: str, files: list[Model]) -> GateFailed:
+    """Never measured, or measured and failed: the newest report knows."""
+    marks = ", ".join("?" * len(files))
+    query = f"SELECT model, path FROM reports WHERE model IN ({marks}) ORDER BY created DESC LIMIT 1"  # noqa: S608
+    with reading(home) as link:
+        row = link.execute(query, [file.name for file in files]).fetchone()
+    if row is None:
+        return GateFailed(
+            f"{name} has no report that lets it be served.",
+            f"Measure it first: cloister evaluate {files[0].name}. Or serve it as it is with --ungated.",
+        )
+    report = Path(row["path"])
+    reason = _first_reason(report.with_suffix(".json"), row["model"]) if report.name else ""
+    return GateFailed(
+        f"{row['model']} was measured and did not pass the gate{reason and ': '}{reason}.",
+        f"See the report: {report}. Train it better and measure again, or serve it as it is with --ungated.",
+    )
+
+
+def _first_reason(report: Path, model: str) -> str:
+    """The first demand of the gate that `model` missed; empty when the report does not say."""
+    try:
+        gates = json.loads(report.read_bytes())["gates"]
+        gate = next(gate for gate in gates if gate["model"] == model)
+        missed = next((one for one in gate["clauses"] if not one["passed"]), None)
+        if missed is None:
+            return str(next(iter(gate["notes"]), "")).rstrip(".")
+        return f"{missed['name']} needs {missed['need']}, got {missed['got']}"
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return ""
 
 
 def _task_of(model: Model) -> Any:

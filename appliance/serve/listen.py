@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 from appliance.core.errors import ApplianceError, Busy, ConfigWrong
@@ -13,8 +14,12 @@ from appliance.core.errors import ApplianceError, Busy, ConfigWrong
 _TRIED = 50  # ports looked at for a suggestion
 
 
-def open_port(host: str, port: int, *, tls: bool) -> socket.socket:
+def open_port(
+    host: str, port: int, *, tls: bool, holder: Callable[[int], str | None] = lambda port: None
+) -> socket.socket:
     """A listening socket on `host` and `port` (0: any free one). Clients that come early wait in it.
+
+    `holder` gives the job of ours that has a port, if one has it.
 
     Raises:
         ConfigWrong: the address is not one of this machine, or lies beyond loopback without TLS.
@@ -38,7 +43,7 @@ def open_port(host: str, port: int, *, tls: bool) -> socket.socket:
     try:
         return _listen(family, address)
     except OSError as problem:
-        raise _explained(problem, family, address) from problem
+        raise _explained(problem, family, address, holder) from problem
 
 
 def url_of(listener: socket.socket, *, tls: bool) -> str:
@@ -76,12 +81,19 @@ def _listen(family: int, address: tuple[object, ...]) -> socket.socket:
     return listener
 
 
-def _explained(problem: OSError, family: int, address: tuple[object, ...]) -> ApplianceError:
+def _explained(
+    problem: OSError, family: int, address: tuple[object, ...], holder: Callable[[int], str | None]
+) -> ApplianceError:
     host, port = str(address[0]), int(str(address[1]))
     if problem.errno == errno.EADDRINUSE:
         free = _next_free(family, address, port)
-        hint = f"Stop that, or use --port {free}." if free else "Use another --port."
-        return Busy(f"Port {port} on {host} is taken by another program.", hint)
+        other = f"use --port {free}" if free else "use another --port"
+        if job := holder(port):
+            return Busy(
+                f"Port {port} on {host} is taken: job {job} serves there.",
+                f"Stop it with `cloister job stop {job}`, or {other}.",
+            )
+        return Busy(f"Port {port} on {host} is taken by another program.", f"Stop that, or {other}.")
     if problem.errno == errno.EACCES:
         return ConfigWrong(f"This account may not open port {port}.", "Use a --port above 1023.")
     return ConfigWrong(f"{host}:{port} cannot be opened: {problem.strerror}.", "Use --host 127.0.0.1.")

@@ -39,7 +39,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     """
     settings = settings_from(spec.get("settings", {}))
     dataset = store.get(job.home, spec["dataset"], spec.get("version"))
-    base = registry.intact(job.home, spec["base"])
+    base = registry.intact(job.home, spec["base"])[0]
     if base.kind != "base":
         raise ConfigWrong(f"{base.name} is not a base model.", "Choose one with `cloister model list`.")
     task = Task(kind=dataset.task, prompt=dataset.prompt, labels=dataset.labels)
@@ -205,7 +205,7 @@ def _train(
         check_engine(engine, [groups[0][0], groups[-1][0]])
         update = loop.private_update(engine, groups, plan, settings)
         purse = ledger.Purse(
-            job.home, budget, job=job.id, run=plan.charged(plan.steps), limit=settings.epsilon
+            job.home, budget, job=job.id, run=plan.charged(plan.steps), limit=settings.epsilon or math.inf
         )
 
         def charge(step: int) -> None:

@@ -75,7 +75,7 @@ def plan_private(
             f"{units} {unit}s are too few to train under differential privacy (at least {_FEWEST_UNITS}).",
             "Collect more records, or join federated rounds with other sites.",
         )
-    target, before = settings.epsilon, budget.spent()
+    target, before = settings.epsilon or budget.epsilon_limit, budget.spent()
     if target > budget.epsilon_limit:
         raise PrivacyRefused(
             f"Epsilon {target:g} is more than the limit of {budget.dataset}, {budget.epsilon_limit:g}.",

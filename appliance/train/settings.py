@@ -16,6 +16,8 @@ class Settings:
     averaged and clipped once) or "record" (each clipped alone; a unit has `records_per_unit` of them
     at most, the others are left out, and its whole share is accounted for).
 
+    `epsilon` is the most that the dataset may have spent when the run ends; None: its budget.
+
     The private defaults come from runs on made-up and public records: a big expected batch and few
     steps, few parameters, all layers, the sum of both losses, and LoRA's A left as it was drawn
     (`freeze_a`; None: in private runs), because otherwise its noise and that of B multiply. They are
@@ -25,7 +27,7 @@ class Settings:
     """
 
     private: bool = True
-    epsilon: float = 8.0
+    epsilon: float | None = None
     delta: float | None = None
     rank: int = 4
     alpha: int = 8
@@ -47,7 +49,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         wrong = [
-            ("epsilon", self.epsilon > 0),
+            ("epsilon", self.epsilon is None or self.epsilon > 0),
             ("delta", self.delta is None or 0 < self.delta < 1),
             ("rank", self.rank >= 1),
             ("alpha", self.alpha >= 1),

@@ -172,8 +172,8 @@ def test_records_as_units_and_no_unit_at_all(home, letters):
     assert (own.task, own.unit, own.labels, own.prompt) == ("answer", "record", (), "{text}")
     assert own.units == own.counts
     assert sum(own.counts.values()) == 121
-    run({**spec, "name": "none"}, a_job(home, "j2"))
-    none = store.get(home, "none")
+    run({**spec, "name": "own"}, a_job(home, "j2"))
+    none = store.get(home, "own@2")
     assert (none.unit, set(none.units.values())) == (None, {0})
     assert all(record.unit is None for record in store.read(none, "train"))
 

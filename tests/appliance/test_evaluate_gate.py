@@ -7,6 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from appliance.core.errors import ConfigWrong, GateFailed
+from appliance.evaluate import gate as gate_module
+from appliance.evaluate.compare import Paired, paired_share
 from appliance.evaluate.gate import Gate, Rule, both, judge_gain, judge_quantised, rule_from
 from appliance.evaluate.score import Scores
 
@@ -46,6 +48,23 @@ def test_a_clear_gain_passes_and_every_clause_says_so() -> None:
     assert gate.passed
     assert [clause.name for clause in gate.clauses] == ["accuracy", "chance", "units"]
     assert all(clause.need and clause.got for clause in gate.clauses)
+
+
+@pytest.mark.parametrize(
+    ("low", "said"),
+    [(0.149996, "+14.9996%"), (0.1496, "+14.96%"), (0.15, "+15.0%"), (0.1504, "+15.04%"), (0.2, "+20.0%")],
+)
+def test_a_figure_beside_the_limit_is_told_apart_from_it(
+    low: float, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def paired(*given: object) -> Paired:
+        pair = paired_share(*given)  # type: ignore[arg-type]
+        return dataclasses.replace(pair, relative=dataclasses.replace(pair.relative, low=low))
+
+    monkeypatch.setattr(gate_module, "paired_share", paired)
+    found = judge_gain(share(300, 1000, 1), share(800, 1000, 2), np.arange(1000), RULE).clauses[0]
+    assert found.got.endswith(f"(low {said})") and "relative to the base" in found.need
+    assert found.passed is (low >= 0.15)
 
 
 def test_a_gain_above_the_rule_on_few_rows_does_not_pass_and_says_how_many_would_do() -> None:

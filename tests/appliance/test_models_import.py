@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from appliance.core.errors import ConfigWrong, ModelRejected, NotFound
 from appliance.core.home import Home
 from appliance.models import registry
-from appliance.models.importing import DEMO_BASE, import_base
+from appliance.models.importing import ARCHITECTURES, DEMO_BASE, import_base
 from appliance.models.safetensors import read_headers
 
 
@@ -46,6 +47,16 @@ def test_code_of_its_own_is_refused(home: Home, folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "m.M"}}))
     refused(home, folder, "code of its own")
+
+
+@pytest.mark.parametrize("named", [["GPT2LMHeadModel"], "PhiForCausalLM", [], None, [["x"]], {"a": 1}])
+def test_an_architecture_that_cannot_be_converted_is_refused(home: Home, folder: Path, named: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": named}))
+    refused(home, folder, "architecture")
+    with pytest.raises(ModelRejected) as problem:
+        import_base(home, folder, "clinic", who="m")
+    assert all(name in problem.value.hint for name in ARCHITECTURES)
 
 
 def test_missing_shards_are_named(home: Home, folder: Path) -> None:

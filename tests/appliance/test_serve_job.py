@@ -19,8 +19,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from appliance.core.db import reading
+from appliance.core.db import reading, transaction
 from appliance.core.errors import Busy, ConfigWrong, GateFailed, ModelRejected, NotFound
+from appliance.core.events import append_event
 from appliance.core.job import Job
 from appliance.models import registry
 from appliance.ops import jobs
@@ -31,13 +32,43 @@ from appliance.serve.listen import open_port, url_of
 
 
 def test_only_a_model_that_passed_is_served(tmp_path: Path) -> None:
-    home = support.new_home(tmp_path, passed=False)
-    with pytest.raises(GateFailed, match="report") as caught:
+    home = support.new_home(tmp_path)
+    with transaction(home) as link:
+        link.execute("DELETE FROM reports")
+    with pytest.raises(GateFailed, match="has no report") as caught:
         choose_model(home, support.NAME, gated=True)
     assert "cloister evaluate" in caught.value.hint
     assert choose_model(home, support.NAME, gated=False).name == support.NAME
     with pytest.raises(NotFound):
         choose_model(home, "nothing", gated=True)
+
+
+def test_a_model_that_was_measured_and_failed_is_told_why(tmp_path: Path) -> None:
+    home = support.new_home(tmp_path, passed=False)
+    with pytest.raises(GateFailed, match=r"did not pass the gate\.$"):
+        choose_model(home, support.NAME, gated=True)
+    page = home.reports / "0002.html"
+    with transaction(home) as link:
+        link.execute(
+            "INSERT INTO reports (model, dataset, created, job, passed, path)"
+            " VALUES (?, 'd@1', '2', '2', 0, ?)",
+            (support.NAME, str(page)),
+        )
+    clauses = [
+        {"name": "chance", "need": "a", "got": "b", "passed": True},
+        {"name": "accuracy", "need": "+15%", "got": "+3.0%", "passed": False},
+    ]
+    gates = [{"model": "other", "clauses": []}, {"model": support.NAME, "clauses": clauses, "notes": []}]
+    for content, said in (
+        (json.dumps({"gates": gates}), "gate: accuracy needs +15%, got +3.0%."),
+        (json.dumps({"gates": [{**gates[1], "clauses": [], "notes": ["No base."]}]}), "gate: No base."),
+        ("{", "did not pass the gate."),
+    ):
+        page.with_suffix(".json").write_text(content)
+        with pytest.raises(GateFailed) as caught:
+            choose_model(home, support.NAME, gated=True)
+        assert caught.value.message.endswith(said)
+        assert str(page) in caught.value.hint and "evaluate" not in caught.value.hint
 
 
 def test_an_adapter_stands_for_the_smallest_file_made_from_it(tmp_path: Path) -> None:
@@ -82,6 +113,39 @@ def test_a_taken_port_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
     first = open_port("127.0.0.1", 0, tls=False)
     with first, pytest.raises(Busy):
         open_port("127.0.0.1", first.getsockname()[1], tls=False)
+
+
+def test_a_port_of_our_own_is_named_with_its_job(tmp_path: Path) -> None:
+    home = support.new_home(tmp_path / "home")
+    (tmp_path / "job").mkdir()
+    mine = Job(id="9999", kind="serve", folder=tmp_path / "job", home=home)
+    other = home.jobs / "0037"
+    other.mkdir()
+    with transaction(home) as link:
+        link.execute(
+            "INSERT INTO jobs (id, kind, title, who, created, pid, pid_started)"
+            " VALUES ('0037', 'serve', '', '', '', ?, ?)",
+            (os.getpid(), psutil.Process().create_time()),
+        )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        def told() -> Busy:
+            with pytest.raises(Busy) as caught:
+                run({"model": support.NAME, "port": port}, mine)
+            return caught.value
+
+        assert "another program" in told().message
+        (other / "spec.json").write_text(json.dumps({"spec": {"port": port}}))
+        assert "job 0037 serves there" in told().message
+        assert "cloister job stop 0037" in told().hint and "--port" in told().hint
+        append_event(other / "events.jsonl", "ready", url=f"http://127.0.0.1:{port + 1}")
+        assert "another program" in told().message
+        append_event(other / "events.jsonl", "ready", url=f"http://127.0.0.1:{port}")
+        assert "job 0037" in told().message
+        with transaction(home) as link:
+            link.execute("UPDATE jobs SET pid_started = 1")
+        assert "another program" in told().message
 
 
 def test_nothing_leaves_loopback_without_tls() -> None:

@@ -8,8 +8,9 @@ import pytest
 from quantize_support import edit_json, faults, make_adapter, make_model
 
 from appliance.core.errors import ModelRejected
+from appliance.models import importing
+from quantize import arch, lora, tokenizer
 from quantize import convert as convert_module
-from quantize import lora, tokenizer
 from quantize.convert import clean_name, convert
 from quantize.header import read_gguf
 from quantize.source import open_checkpoint
@@ -107,6 +108,10 @@ def test_the_same_input_gives_the_same_bytes(base: Path, adapter: Path, tmp_path
         merged = lora.open_adapter(adapter, checkpoint)
         convert(checkpoint, file, "F16", name="t", adapter=merged, facts={"cloister.task": "{}"})
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_base_is_imported_exactly_when_its_architecture_can_be_converted() -> None:
+    assert set(importing.ARCHITECTURES) == set(arch.ARCHITECTURES)
 
 
 def test_row_chunks_change_nothing(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

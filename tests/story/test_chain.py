@@ -146,7 +146,21 @@ def test_a_taken_name_is_refused_before_anything_is_charged_or_replaced(tmp_path
     job = jobs.wait(home, jobs.start(home, "train", spec, title="train", who="test"), 120)
     assert job.state == "failed" and job.end["code"] == "config-wrong"
     assert ledger.budgets(home) == []
-    assert registry.intact(home, "demo-base").kind == "base"
+    assert registry.intact(home, "demo-base")[0].kind == "base"
+
+
+def test_a_site_sets_its_budget_and_a_run_keeps_to_it(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    session = _prepared(home)
+    session.set_budget("inbox", 2.0)
+    spec = {"dataset": "inbox", "base": "demo-base", "settings": {"steps": 2}}
+    job = jobs.wait(home, session.start_training(spec), 120)
+    assert job.state == "done" and 1.5 < job.end["result"]["privacy"]["epsilon_dataset"] <= 2.0
+    again = jobs.wait(home, session.start_training(spec), 120)
+    assert again.state == "failed" and "budget set" in again.end["hint"]
+    session.set_budget("inbox", 3.0)
+    assert jobs.wait(home, session.start_training(spec), 120).state == "done"
+    assert session.budgets()[0]["epsilon_spent"] <= 3.0
 
 
 def test_a_model_whose_files_were_changed_is_not_used(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ def test_a_new_site_says_what_to_do_on_every_screen(tmp_path: Path) -> None:
         await pilot.press("enter")
         assert isinstance(app.screen, Words) and "cloister data import FILE" in app.screen.text
         await pilot.press("escape", "2")
-        await until(pilot, lambda: "Press 1 for Home: its Enter starts" in shown(app), "jobs not empty")
+        await until(
+            pilot, lambda: "Press 1 for Home: it names the next step." in shown(app), "jobs not empty"
+        )
         await pilot.press("3")
         await until(pilot, lambda: "cloister model import FOLDER" in shown(app), "models not empty")
         assert "> Models" in lines(app)[0] and "[3 Models]" in lines(app)[1]

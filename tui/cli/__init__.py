@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from appliance.core.errors import ConfigWrong
 from tui.cli import data, jobs, model
 from tui.cli.demo import register as register_demo
+from tui.cli.face import fail
 from tui.cli.serve import keys
 from tui.cli.serve import register as register_serve
 from tui.cli.train import register as register_train
@@ -21,6 +28,42 @@ app = typer.Typer(
         "serve it, all inside the building. Start with: cloister demo"
     ),
 )
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"cloister {version('cloister')}\n")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    home: Annotated[
+        Path | None, typer.Option("--home", help="The site's folder; alone it opens the screens there.")
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options before the command."""
+    if home is not None:
+        os.environ["CLOISTER_HOME"] = str(
+            home.expanduser().absolute()
+        )  # the next best after a command's own --home
+    if context.invoked_subcommand is None:
+        from tui.launch import on_terminal
+
+        if not on_terminal():
+            fail(ConfigWrong("The screens need a terminal.", "cloister --help"), as_json=False)
+        from tui.app import run
+
+        run(home)
+
+
 app.add_typer(data.app, name="data")
 app.add_typer(model.app, name="model")
 app.add_typer(jobs.app, name="job")

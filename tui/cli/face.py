@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -64,8 +64,10 @@ class Face:
             if number == 0:
                 self.say("  ".join("-" * width for width in widths))
 
-    def follow(self, job_id: str, *, until: str | None = None) -> JobView:
+    def follow(self, job_id: str, *, until: str | None = None, after: int = 0) -> JobView:
         """Show a job's progress until it ends, or until an event called `until`.
+
+        `after`: how much of its event file is old (bytes).
 
         Ctrl-C stops the job, unless it is only being watched by `job tail`.
 
@@ -75,7 +77,7 @@ class Face:
         from tui.session import failure
 
         try:
-            job = self.watch(job_id, until=until)
+            job = self.watch(job_id, until=until, after=after)
         except KeyboardInterrupt:
             self.say("")
             self.say(f"stopping job {job_id} ...")
@@ -87,17 +89,22 @@ class Face:
             raise failure(job)
         return job
 
-    def watch(self, job_id: str, *, until: str | None = None) -> JobView:
-        """Print events as they come; return the job when it has ended (or at `until`)."""
+    def watch(self, job_id: str, *, until: str | None = None, after: int = 0) -> JobView:
+        """Print events as they come; return the job when it has ended (or at `until`).
+
+        Of what was there before, only the newest run counts, and of its progress the newest line.
+        """
         from appliance.core.events import read_events
-        from tui.cli.lines import Lines
+        from tui.cli.lines import Lines, newest_run
 
         lines = Lines(self.say, live=sys.stderr.isatty() if self.as_json else sys.stdout.isatty())
         folder = self.session.job(job_id).folder
-        offset = 0
+        past, offset = read_events(folder / "events.jsonl", after)
+        fresh = newest_run(past)
         while True:
             job = self.session.job(job_id)
             events, offset = read_events(folder / "events.jsonl", offset)
+            events, fresh = [*fresh, *events], []
             for event in events:
                 lines.show(event)
                 if event["event"] == until:
@@ -144,12 +151,17 @@ def command(
     return register
 
 
-def fail(problem: ApplianceError, as_json: bool) -> None:
+def fail(problem: ApplianceError, as_json: bool) -> NoReturn:
     """Print the two lines of an error and leave with its family's code."""
+    tell(problem, as_json)
+    raise typer.Exit(problem.exit_code)
+
+
+def tell(problem: ApplianceError, as_json: bool) -> None:
+    """Print the two lines of an error on stderr, and its JSON object on stdout when asked for."""
     if as_json:
         told = {"code": problem.code, "message": problem.message, "hint": problem.hint}
         sys.stdout.write(json.dumps({"error": told}) + "\n")
     sys.stderr.write(f"error: {problem.message}\n")
     if problem.hint:
         sys.stderr.write(f"try: {problem.hint}\n")
-    raise typer.Exit(problem.exit_code)

@@ -94,8 +94,11 @@ def stop(face: Face, job_id: JobId) -> None:
 @command(app)
 def resume(face: Face, job_id: JobId) -> None:
     """Run an ended job again from its last checkpoint, and follow it."""
-    face.session.resume_job(job_id)
-    job = face.follow(face.session.job(job_id).id)
+    job = face.session.job(job_id)
+    path = job.folder / "events.jsonl"
+    old = path.stat().st_size if path.exists() else 0
+    face.session.resume_job(job.id)
+    job = face.follow(job.id, after=old)
     face.say(f"{job.id} {job.state}")
     face.result({"id": job.id, "state": job.state, "result": job.end.get("result")})
 
@@ -105,7 +108,13 @@ def budget_show(
     face: Face, name: Annotated[str | None, typer.Argument(help="One dataset; all when left out.")] = None
 ) -> None:
     """Show what was spent of each dataset's privacy budget, and by what."""
-    found = [row for row in face.session.budgets() if name in (None, row["name"])]
+    wanted = None if name is None else name.partition("@")[0]
+    if name is not None and wanted not in face.session.budget_names():
+        face.session.dataset(name)
+        face.say(f"Nothing was spent: {wanted} was never trained on under differential privacy.")
+        face.result({"datasets": []})
+        return
+    found = [row for row in face.session.budgets() if wanted in (None, row["name"])]
     for row in found:
         face.say(
             f"{row['name']}: epsilon {row['epsilon_spent']:.2f} of {row['epsilon_limit']:g} spent,"
@@ -128,6 +137,18 @@ def budget_show(
     if not found:
         face.say("No budget was used yet. A dataset gets one at its first private training run.")
     face.result({"datasets": found})
+
+
+@command(budget, "set")
+def budget_set(
+    face: Face,
+    dataset: Annotated[str, typer.Argument(help="Dataset.")],
+    epsilon: Annotated[float, typer.Option(help="Most epsilon that all runs on it may spend together.")],
+) -> None:
+    """Change a dataset's privacy budget. Written to the audit log; nothing spent is forgiven."""
+    face.session.set_budget(dataset, epsilon)
+    face.say(f"{dataset}: all runs together may spend epsilon {epsilon:g}.")
+    face.result({"name": dataset, "epsilon_limit": epsilon})
 
 
 @command(audit, "tail")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ _FIGURES = {
     "records": "{:,} records",
     "requests": "{:,} requests",
 }
+_LEAST_FIRST = ("tokens_per_second", "requests", "records", "clipped", "validation_loss", "epsilon", "loss")
 
 
 class Lines:
@@ -27,7 +29,7 @@ class Lines:
         self._stage = ""
         self._shown = 0.0
         self._open = False
-        self._first: float | None = None
+        self._first: tuple[float, float] | None = None
 
     def show(self, event: dict[str, Any]) -> None:
         """Show one event, or keep quiet when the last line is fresh enough."""
@@ -54,41 +56,68 @@ class Lines:
         last = event["done"] >= event["total"]
         if new:
             self.close()
-            self._stage, self._first = event["stage"], now
+            self._stage, self._first = event["stage"], (now, event["done"])
         pause = 0.1 if self._live else _QUIET_SECONDS
         if not (new or last or now - self._shown >= pause):
             return
         self._shown = now
-        text = progress_line(event, left=self._left(event, now))
+        left = self._left(event, now)
         if self._live:
-            sys.stderr.write("\r\x1b[K" + text[:118])
+            room = shutil.get_terminal_size().columns - 1  # the last column would wrap on some terminals
+            sys.stderr.write("\r\x1b[K" + progress_line(event, left=left, width=room))
             sys.stderr.flush()
             self._open = True
         else:
-            self._say(text)
+            self._say(progress_line(event, left=left))
 
     def _left(self, event: dict[str, Any], now: float) -> float | None:
         """Seconds left: as the job says, else from the pace so far."""
         if event.get("left") is not None:
             return float(event["left"])
-        if self._first is None or not event["done"] or event["done"] >= event["total"]:
+        if self._first is None or event["done"] >= event["total"]:
             return None
-        return float((now - self._first) / event["done"] * (event["total"] - event["done"]))
+        began, before = self._first
+        if event["done"] <= before:
+            return None
+        return float((now - began) / (event["done"] - before) * (event["total"] - event["done"]))
 
 
-def progress_line(event: dict[str, Any], *, left: float | None) -> str:
-    """One line: stage, gauge, share, figures, time left."""
+def progress_line(event: dict[str, Any], *, left: float | None, width: int | None = None) -> str:
+    """One line: stage, gauge, share, figures, time left; at most `width` long, the least figures go first."""
     share = min(1.0, event["done"] / event["total"]) if event["total"] else 1.0
-    filled = round(share * 20)
-    figures = [
-        text.format(event[name])
+    cells = 20 if width is None or width >= 72 else 8
+    filled = round(share * cells)
+    gauge = "#" * filled + "." * (cells - filled)
+    head = f"  {event['stage']:<12} [{gauge}] {share:>4.0%}"
+    figures = {
+        name: text.format(event[name])
         for name, text in _FIGURES.items()
         if isinstance(event.get(name), int | float)
-    ]
+    }
     if left is not None and share < 1:
-        figures.append(f"left {int(left) // 60:02d}:{int(left) % 60:02d}")
-    gauge = "#" * filled + "." * (20 - filled)
-    return f"  {event['stage']:<12} [{gauge}] {share:>4.0%}  {'  '.join(figures)}".rstrip()
+        figures["left"] = f"left {int(left) // 60:02d}:{int(left) % 60:02d}"
+    for name in _LEAST_FIRST:
+        if width is None or len("  ".join([head, *figures.values()])) <= width:
+            break
+        figures.pop(name, None)
+    return "  ".join([head, *figures.values()])[:width]
+
+
+def newest_run(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of a job's past: the plan and what came since its newest start; a stage's last progress, no `left`."""
+    starts = [place for place, event in enumerate(events) if event["event"] == "started"]
+    at = starts[-1] if starts else 0
+    plans = [event for event in events[:at] if event["event"] == "plan"]
+    run = events[at:]
+    if plans and not any(event["event"] == "plan" for event in run):
+        run = [plans[-1], *run]
+    last = {event["stage"]: place for place, event in enumerate(run) if event["event"] == "progress"}
+    kept = [
+        event
+        for place, event in enumerate(run)
+        if event["event"] != "progress" or last[event["stage"]] == place
+    ]
+    return [{key: value for key, value in event.items() if key != "left"} for event in kept]
 
 
 def plan_lines(plan: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ import typer
 
 from appliance.core.errors import ConfigWrong
 from tui.cli.face import Face, command
+from tui.words import figure
 
 app = typer.Typer(help="Bases, adapters and GGUF files of this site.", no_args_is_help=True)
 
@@ -26,7 +27,7 @@ def import_(
     Pickled weights, missing shards, damaged headers and folders with code of their own are refused.
     """
     if str(path) == "demo" and not path.exists():
-        model = face.session.demo_base()
+        model = face.session.demo_base(name)
     else:
         if name is None:
             raise ConfigWrong("The model needs a name.", "Add --name NAME.")
@@ -81,13 +82,17 @@ def card(face: Face, name: Annotated[str, typer.Argument(help="A model's name.")
     chain = face.session.lineage(name)
     model = chain[0]
     face.say(" <- ".join(f"{step.name} ({step.kind})" for step in chain))
+    about = [f"{model.size / 1e6:.1f} MB", f"sha256 {model.sha256[:12]}"]
+    about += [figure(model.facts[key]) for key in ("architecture", "type") if model.facts.get(key)]
+    about += ["shipped with Cloister"] if model.facts.get("demo") else []
+    face.say(f"  file     {'  '.join(about)}")
     task = model.facts.get("task")
     if task:
         labels = ", ".join(task["labels"])
         face.say(f"  task     {task['kind']}" + (f": {labels}" if labels else ""))
     privacy = model.facts.get("privacy")
     for key, value in (privacy or {}).items():
-        face.say(f"  {key:<18} {'; '.join(value) if isinstance(value, list) else value}")
+        face.say(f"  {key:<18} {figure(value)}")
     if task and privacy is None:
         face.say("  privacy  none: this model may repeat what it was trained on")
     for report in face.session.reports(name):

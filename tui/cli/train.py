@@ -25,8 +25,9 @@ def train(
         str | None, typer.Option(help="Name of the adapter (default: lora- and the job).")
     ] = None,
     epsilon: Annotated[
-        float, typer.Option(help="Most epsilon the dataset may have spent when this run ends.")
-    ] = 8.0,
+        float | None,
+        typer.Option(help="Most epsilon the dataset may have spent when this run ends. Default: its budget."),
+    ] = None,
     delta: Annotated[float | None, typer.Option(help="Default: 1 / (10 x units), rounded down.")] = None,
     no_privacy: Annotated[
         bool,

@@ -44,4 +44,4 @@ def budget_lines(answer: bytes) -> list[str]:
             for row in found
         ]
     except (ValueError, KeyError, TypeError):
-        return ["Budgets cannot be read here. See: cloister budget show"]
+        return ["Budgets: see cloister budget show"]

@@ -28,7 +28,8 @@ class Deed:
     @property
     def key(self) -> str:
         """What Enter does, in a word."""
-        return {"open": "watch", "start": self.verb, "ask": self.verb, "words": "how"}[self.kind]
+        verb = "quantise" if self.verb == "quantize" else self.verb
+        return {"open": "watch", "start": verb, "ask": verb, "words": "how"}[self.kind]
 
 
 def deed_of(step: NextStep) -> Deed:

@@ -135,7 +135,7 @@ class Framed(Screen[None]):
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.app.notify(f"Stopping job {job.id} ...", markup=False)
+                self.app.notify(f"Stopping job {job.id} ...", timeout=3, markup=False)
                 self._stop(job.id)
 
         self.app.push_screen(Confirm(stop_question(job), "Stop job"), answered)

@@ -89,7 +89,7 @@ class HomeScreen(Looking):
         trained = {job.id: job.state for job in view.jobs if job.kind == "train"}
         if any(state in LIVE for state in trained.values()):
             self._budgets_for = None
-            self._budgets = [f"budget {name}: a training draws on it" for name in view.budgets]
+            self._budgets = [f"budget {name}: in use by a job" for name in view.budgets]
             return
         if self._budgets_for == (view.budgets, trained):
             return

@@ -47,7 +47,7 @@ def _way(view: SiteView) -> list[tuple[str, str, str]]:
         ("import", "Data", _data(data) if data else ""),
         ("train", "Train", f"{newest.name}  {epsilon}" if newest else ""),
         ("evaluate", "Evaluate", "" if verdict is None else "gate PASS" if verdict else "gate FAIL"),
-        ("quantize", "Quantize", " ".join(str(file.facts.get("type", "")) for file in files).strip()),
+        ("quantize", "Quantise", " ".join(str(file.facts.get("type", "")) for file in files).strip()),
         ("serve", "Serve", serving.title.removeprefix("serve ") if serving else ""),
     ]
 

@@ -27,7 +27,7 @@ class JobsScreen(Listing):
     COLUMNS = ("ID", "JOB", "STATE", "DONE", "TIME", "WHO")
     EMPTY = (
         "No jobs yet.\n\nA job is one import, training, evaluation, quantising or endpoint;"
-        " nothing of that was started here so far.\nPress 1 for Home: its Enter starts the first."
+        " nothing of that was started here so far.\nPress 1 for Home: it names the next step."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "stop", "Stop"),

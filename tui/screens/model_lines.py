@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from appliance.models.registry import Model
 from tui.screens.site import SiteView
+from tui.words import figure
 
 
 def cells(model: Model, view: SiteView, room: int) -> tuple[str, ...]:
@@ -73,7 +74,7 @@ def card_text(chain: Sequence[Model], view: SiteView) -> str:
         lines.append(f"task: {task['kind']}{labels}")
     private = next((step.facts["privacy"] for step in chain if "privacy" in step.facts), None)
     if private:
-        lines += [f"{name.replace('_', ' ')}: {_told(value)}" for name, value in private.items()]
+        lines += [f"{name.replace('_', ' ')}: {figure(value)}" for name, value in private.items()]
     elif any(step.kind == "adapter" for step in chain):
         lines.append("privacy: none, this model may repeat what it was trained on")
     accuracy, passed = view.accuracy.get(model.name), view.passed.get(model.name)
@@ -83,9 +84,3 @@ def card_text(chain: Sequence[Model], view: SiteView) -> str:
         score = "" if accuracy is None else f", accuracy {accuracy:.3f}"
         lines.append(f"report: gate {'PASS' if passed else 'FAIL'}{score}")
     return "\n".join([*lines, "", f"More: cloister model card {model.name}"])
-
-
-def _told(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "; ".join(str(part) for part in value) if isinstance(value, list) else str(value)

@@ -1,0 +1,51 @@
+"""The other endpoints of this site: which running job holds a port."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from appliance.core.db import reading
+from appliance.core.events import read_events
+from appliance.core.job import Job
+
+
+def job_on(job: Job, port: int, default_port: int) -> str | None:
+    """The id of another running serve job that has `port`, if there is one."""
+    with reading(job.home) as link:
+        rows = link.execute(
+            "SELECT id, pid, pid_started FROM jobs WHERE kind = 'serve' AND id != ? AND pid IS NOT NULL"
+            " ORDER BY id DESC",
+            (job.id,),
+        ).fetchall()
+    running = [row["id"] for row in rows if _alive(row["pid"], row["pid_started"])]
+    return next((other for other in running if _port_of(job, other, default_port) == port), None)
+
+
+def _port_of(job: Job, other: str, default_port: int) -> int | None:
+    """Where it says it listens; while it still loads, where it was asked to."""
+    folder = job.home.jobs / other
+    events, _ = read_events(folder / "events.jsonl")
+    for event in reversed(events):
+        if event["event"] == "ready":
+            return urlsplit(str(event["url"])).port
+        if event["event"] == "started":
+            break
+    try:
+        spec: dict[str, Any] = json.loads((folder / "spec.json").read_bytes())["spec"]
+    except (OSError, ValueError, KeyError):
+        return None
+    port = spec.get("port")
+    return default_port if port is None else int(port)
+
+
+def _alive(pid: int, started: float) -> bool:
+    """A process id alone may have been given to somebody else since."""
+    try:
+        process = psutil.Process(pid)
+        return bool(abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
