@@ -81,7 +81,14 @@ def _one(name: str, records: list[dict[str, str]], seed: int, steps: int) -> dic
         base = session.demo_base()
         grouped = "group" in records[0]
         columns = {"text": "text", "label": "label"} | ({"group": "group"} if grouped else {})
-        spec = {"path": str(source), "name": name, "columns": columns, "unit_is_record": True, "seed": seed}
+        spec = {
+            "path": str(source),
+            "name": name,
+            "columns": columns,
+            "labels": sorted({record["label"] for record in records}),
+            "unit_is_record": True,
+            "seed": seed,
+        }
         _finish(session, session.start_import(spec))
         for adapter, private in (("private", True), ("open", False)):
             settings: dict[str, Any] = {"private": private, "seed": seed}

@@ -109,7 +109,7 @@ def _task(text: object) -> dict[str, Any] | None:
         parts = (task.kind, task.prompt, *task.labels)
         if task.kind not in ("label", "answer") or not all(isinstance(part, str) for part in parts):
             raise ValueError("not a task")
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise ModelRejected(
             "The file's cloister.task cannot be read.", "Export the model again where it was made."
         ) from problem

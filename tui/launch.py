@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from appliance.core.offline import stay_offline
@@ -9,6 +10,7 @@ from appliance.core.offline import stay_offline
 
 def main() -> None:
     """Without arguments on a terminal the TUI, else the CLI (which opens the TUI for a bare --home)."""
+    os.umask(0o077)
     stay_offline()
     if len(sys.argv) == 1 and on_terminal():
         from tui.app import run as run_screens

@@ -157,6 +157,7 @@ class Session:
     def start_training(self, spec: dict[str, Any]) -> str:
         """Train an adapter; dataset and base must be there."""
         dataset = store.get(self.home, spec["dataset"], spec.get("version"))
+        spec = spec | {"version": dataset.version}  # a resumed run must not take a version imported since
         registry.get(self.home, spec["base"])
         if name := spec.get("name"):
             importing.check_model_name(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Home:
 def open_home(path: Path | None = None) -> Home:
     """Return the site's home, made if missing.
 
-    The folder is `path`, else `CLOISTER_HOME`, else `~/.cloister`.
+    The folder is `path`, else `CLOISTER_HOME`, else `~/.cloister`. It is private if this user owns it.
 
     Raises:
         ConfigWrong: the folder cannot be made or written.
@@ -53,6 +54,7 @@ def open_home(path: Path | None = None) -> Home:
     home = Home(path=chosen.expanduser().absolute())
     try:
         home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(home.path)
         for folder in (home.datasets, home.models, home.jobs, home.reports):
             folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as problem:
@@ -61,3 +63,11 @@ def open_home(path: Path | None = None) -> Home:
             "Choose another with --home DIR or CLOISTER_HOME.",
         ) from problem
     return home
+
+
+def _make_private(folder: Path) -> None:
+    """Shut out other accounts, unless the folder is someone else's or shared by all, as /tmp."""
+    found = folder.stat()
+    shared = found.st_mode & stat.S_ISVTX or folder == folder.parent
+    if found.st_uid == os.geteuid() and found.st_mode & 0o077 and not shared:
+        folder.chmod(0o700)

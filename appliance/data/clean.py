@@ -11,7 +11,7 @@ are dropped everywhere.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from appliance.core.errors import DataRejected
@@ -91,6 +91,13 @@ def label_counts(records: Iterable[Record]) -> dict[str, int]:
             "average. For free text take --prompt and --answer.",
         )
     return dict(sorted(counts.items()))
+
+
+def only_labels(cleaned: Cleaned, labels: Collection[str]) -> Cleaned:
+    """Without the records whose label is not one of the declared `labels`."""
+    kept = [record for record in cleaned.kept if record.answer in labels]
+    dropped = cleaned.dropped | {"label not declared": len(cleaned.kept) - len(kept)}
+    return replace(cleaned, kept=kept, dropped=dropped)
 
 
 def rare_labels(counts: dict[str, int], least: int) -> dict[str, int]:

@@ -20,13 +20,13 @@ from appliance.core.errors import ConfigWrong, DataRejected
 from appliance.core.files import need_room
 from appliance.core.job import Job
 from appliance.data import inbox, store
-from appliance.data.clean import Cleaned, clean, label_counts, rare_labels
+from appliance.data.clean import Cleaned, clean, label_counts, only_labels, rare_labels
 from appliance.data.columns import Columns, columns_from
 from appliance.data.figures import figures
 from appliance.data.overlap import shared_records
 from appliance.data.readers import read_records, record_files
 from appliance.data.records import Record
-from appliance.data.split import split
+from appliance.data.split import own_unit, split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class Plan:
     unit: str | None
     unit_is_record: bool
     prompt: str
+    labels: tuple[str, ...]
     seed: int
     patients: int
     max_characters: int
@@ -99,6 +100,7 @@ def plan_from(spec: Mapping[str, Any]) -> Plan:
         unit=given.get("unit_name", noun),
         unit_is_record=by_record,
         prompt=prompt,
+        labels=_labels(given, columns, demo=demo),
         seed=_whole(given, "seed", 0, least=0),
         patients=_whole(given, "patients", 2000, least=30),
         max_characters=_whole(given, "max_characters", 8000, least=1),
@@ -108,6 +110,8 @@ def plan_from(spec: Mapping[str, Any]) -> Plan:
 
 def _make(plan: Plan, job: Job, draft: Path) -> tuple[store.Dataset, bool]:
     cleaned = _clean(plan, job)
+    if plan.labels:
+        cleaned = only_labels(cleaned, plan.labels)
     facts: dict[str, Any] = {
         "source": "generated, synthetic" if plan.demo else plan.path.name if plan.path else "",
         "seed": plan.seed,
@@ -118,9 +122,15 @@ def _make(plan: Plan, job: Job, draft: Path) -> tuple[store.Dataset, bool]:
     labels: tuple[str, ...] = ()
     if plan.columns.task == "label":
         counts = label_counts(cleaned.kept)
-        labels = tuple(counts)
-        facts |= {"labels": counts, "rare_labels": rare_labels(counts, plan.min_examples)}
+        labels = tuple(sorted(plan.labels or counts))
+        facts |= {
+            "labels": counts,
+            "labels_declared": bool(plan.labels),
+            "rare_labels": rare_labels(counts, plan.min_examples),
+        }
     parts = split(cleaned.kept, plan.seed)
+    if torn := len(cleaned.kept) - sum(len(part) for part in parts.values()):
+        facts["dropped"] = {**cleaned.dropped, "group in another split": torn}
     facts |= figures(parts)
     if labels:
         facts["labels_not_in_train"] = sorted(set(labels) - {record.answer for record in parts["train"]})
@@ -176,7 +186,7 @@ def _clean(plan: Plan, job: Job) -> Cleaned:
             f"None of the {count} records can be used: {reasons}.", "Check which columns are named."
         )
     if plan.unit_is_record:
-        return replace(cleaned, kept=[replace(record, unit=record.id) for record in cleaned.kept])
+        return replace(cleaned, kept=[replace(record, unit=own_unit(record.id)) for record in cleaned.kept])
     return cleaned
 
 
@@ -221,6 +231,18 @@ def _result(dataset: store.Dataset, *, reused: bool) -> dict[str, Any]:
     }
 
 
+def _labels(given: Mapping[str, Any], columns: Columns, *, demo: bool) -> tuple[str, ...]:
+    """The labels that are declared; of made-up records they are known."""
+    if demo:
+        return inbox.LABELS
+    labels = given.get("labels", [])
+    if not isinstance(labels, list) or not all(isinstance(one, str) and one.strip() for one in labels):
+        raise ConfigWrong("The labels must be a list of names.", "Write them as: --labels billing,refill.")
+    if labels and (columns.task != "label" or len(set(labels)) < 2):
+        raise ConfigWrong("Labels need a label column, and at least two names.", "Leave --labels out.")
+    return tuple(dict.fromkeys(one.strip() for one in labels))
+
+
 def _whole(given: Mapping[str, Any], key: str, default: int, *, least: int) -> int:
     value = given.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -236,6 +258,7 @@ _SETTINGS = {
     "unit_is_record",
     "unit_name",
     "seed",
+    "labels",
     "prompt",
     "patients",
     "max_characters",

@@ -17,7 +17,7 @@ from appliance.core.home import Home
 from appliance.data import store
 from appliance.data.clean import folded
 from appliance.data.records import Record, record_from
-from appliance.data.split import SPLITS
+from appliance.data.split import SPLITS, own_unit
 
 _WORTH_SAYING = 0.01  # share of the new records
 _LOOKED_AT = 100  # records that show whether a dataset has units
@@ -95,7 +95,7 @@ def _records(dataset: store.Dataset) -> Iterator[Record]:
 
 
 def _has_units(records: Iterable[Record]) -> bool:
-    return any(record.unit not in (None, record.id) for record in records)
+    return any(record.unit not in (None, own_unit(record.id)) for record in records)
 
 
 def _hash(record: Record, units: bool, answer: str | None = None) -> bytes:

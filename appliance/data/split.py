@@ -1,9 +1,10 @@
 """Train, validation and test, 80/10/10, with every unit and every group in one of them only.
 
-Records that share a unit or a group, directly or through others, form a component. A component goes
-where the hash of (seed, its name) says. So one patient more or less moves nobody else, and a patient
-who comes again in the next version stands in the same split: nobody moves from test to train.
-Shares are therefore those of the components on average, not exactly those of the records.
+A unit goes where the hash of (seed, its name) says; with groups, where that of its home group says,
+the least group it is in. So one patient more or less moves nobody else, and a patient who comes again
+in the next version stands in the same split. A unit with records in several groups keeps those whose
+group stands in its home's split; the others are left out, since they could not be kept apart.
+Shares are therefore those of the units or groups on average, not exactly those of the records.
 """
 
 from __future__ import annotations
@@ -20,16 +21,20 @@ SHARES = (0.8, 0.1, 0.1)
 
 
 def split(records: Sequence[Record], seed: int) -> dict[str, list[Record]]:
-    """The records of each split, in the order given.
+    """The records of each split, in the order given; some may be left out where groups bind units.
 
-    Records without a unit of their own are held together by their text, so that one text never
-    stands in two splits.
+    Without groups, records that are their own unit are held together by their text, so that one text
+    never stands in two splits.
 
     Raises:
-        DataRejected: fewer than three components.
+        DataRejected: fewer than three units or groups to tell apart.
     """
-    names = _components(records)
-    draws = {name: _draw(seed, name) for name in set(names)}
+    owners = [_owner(record) for record in records]
+    homes: dict[str, str] = {}
+    for record, owner in zip(records, owners, strict=True):
+        name = owner if record.group is None else f"group\0{record.group}"
+        homes[owner] = min(homes.get(owner, name), name)
+    draws = {name: _draw(seed, name) for name in set(homes.values())}
     if len(draws) < len(SPLITS):
         raise DataRejected(
             f"{len(records)} records of {len(draws)} separate units or groups cannot be split in three.",
@@ -38,9 +43,24 @@ def split(records: Sequence[Record], seed: int) -> dict[str, list[Record]]:
     place = {name: _place(draw) for name, draw in draws.items()}
     _fill_empty(place, draws)
     parts: dict[str, list[Record]] = {name: [] for name in SPLITS}
-    for record, name in zip(records, names, strict=True):
-        parts[place[name]].append(record)
+    for record, owner in zip(records, owners, strict=True):
+        home = place[homes[owner]]
+        name = f"group\0{record.group}"
+        if record.group is None or place.get(name, _place(_draw(seed, name))) == home:
+            parts[home].append(record)
     return parts
+
+
+def _owner(record: Record) -> str:
+    """What keeps a record together with others: its unit, or its text when it is its own unit."""
+    if record.unit is not None and record.unit != own_unit(record.id):
+        return f"unit\0{record.unit}"
+    return f"text\0{folded(record.text)}" if record.group is None else own_unit(record.id)
+
+
+def own_unit(record_id: str) -> str:
+    """The unit of a record that is one by itself: a name that no column of a file can hold."""
+    return f"record\0{record_id}"
 
 
 def _place(draw: float) -> str:
@@ -60,26 +80,3 @@ def _fill_empty(place: dict[str, str], draws: dict[str, float]) -> None:
 def _draw(seed: int, name: str) -> float:
     digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def _components(records: Sequence[Record]) -> list[str]:
-    """For each record the name of its component: the least of the names tied together."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    owners = []
-    for record in records:
-        own_unit = record.unit is not None and record.unit != record.id
-        owner = f"unit\0{record.unit}" if own_unit else f"text\0{folded(record.text)}"
-        owners.append(owner)
-        first = root(owner)
-        if record.group is not None:
-            second = root(f"group\0{record.group}")
-            low, high = sorted((first, second))
-            parent[high] = low
-    return [root(owner) for owner in owners]

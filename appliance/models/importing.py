@@ -47,9 +47,11 @@ def import_base(home: Home, source: Path, name: str, *, who: str) -> Model:
     check_model_name(name)
     if not source.exists():
         raise NotFound(f"There is nothing at {source}.", "Point to a model folder, or to a .gguf file.")
+    if source != DEMO_BASE:
+        _refuse_links(source)
     check_checkpoint(source)
     _check_architecture(source)
-    files = sorted({file for pattern in _WANTED for file in source.glob(pattern) if file.is_file()})
+    files = _wanted(source)
     need_room(home.models, sum(file.stat().st_size for file in files))
     folder = home.models / name
     with replacing_folder(folder) as draft:
@@ -102,6 +104,25 @@ def import_gguf(
         ),
         who=who,
     )
+
+
+def _wanted(source: Path) -> list[Path]:
+    return sorted({file for pattern in _WANTED for file in source.glob(pattern) if file.is_file()})
+
+
+def _refuse_links(source: Path) -> None:
+    """A link out of the folder would copy a file that is not the model's; Hugging Face's cache may link."""
+    folder = source.resolve()
+    revisions = folder.parent
+    cached = revisions.name == "snapshots" and revisions.parent.name.startswith("models--")
+    for file in _wanted(source):
+        target = file.resolve()
+        if target.is_relative_to(folder) or (cached and target.parent == revisions.parent / "blobs"):
+            continue
+        raise ModelRejected(
+            f"{file.name} in {source} is a link to a file outside of the folder.",
+            "Copy the files themselves into one folder, for instance with cp -rL, and import that.",
+        )
 
 
 def _check_architecture(folder: Path) -> None:

@@ -21,15 +21,17 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a model folder.
 
     Raises:
-        ModelRejected: it is missing or not an object.
+        ModelRejected: it is missing, no regular file, or not an object.
     """
+    if path.exists() and not path.is_file():
+        raise ModelRejected(f"{path.name} is no regular file.", "Copy it again from its source.")
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError as problem:
         raise ModelRejected(
             f"{path.name} is missing from {path.parent}.", "Copy the whole model folder."
         ) from problem
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise ModelRejected(f"{path.name} is not JSON.", "Copy it again from its source.") from problem
     if not isinstance(value, dict):
         raise ModelRejected(f"{path.name} is not a JSON object.", "Copy it again from its source.")
@@ -40,7 +42,7 @@ def check_checkpoint(folder: Path) -> None:
     """Check that `folder` is a whole, plain model: config, tokenizer, chat template, safetensors.
 
     Raises:
-        ModelRejected: pickles, code, missing or damaged files, an already quantised checkpoint.
+        ModelRejected: pickles, code, an adapter, missing or damaged files, already quantised.
     """
     if not folder.is_dir():
         raise ModelRejected(f"{folder} is not a folder.", "Point to a model folder, or to a .gguf file.")
@@ -50,9 +52,16 @@ def check_checkpoint(folder: Path) -> None:
             f"{folder} holds pickled weights ({', '.join(pickles[:3])}), which can run code when opened.",
             "Use the safetensors version of this model, without those files.",
         )
+    adapters = sorted(file.name for file in folder.glob("adapter_*"))
+    if adapters:  # transformers would load it along, unasked
+        raise ModelRejected(
+            f"{folder} holds an adapter ({', '.join(adapters[:3])}) that would be loaded with the base.",
+            "Use a folder with the base alone, without those files.",
+        )
     code = sorted(file.name for file in folder.glob("*.py"))
     config = read_json(folder / "config.json")
-    if code or "auto_map" in config:
+    words = folder / "tokenizer_config.json"
+    if code or "auto_map" in config or (words.exists() and "auto_map" in read_json(words)):
         raise ModelRejected(
             f"{folder} brings code of its own.", "Use a model that transformers supports as it is."
         )
@@ -97,7 +106,7 @@ def load_tokenizer(folder: Path) -> Any:
     """The base's tokenizer (transformers), from the folder alone."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def load_torch(base: Path, adapter: Path | None = None) -> tuple[Any, Any]:
@@ -112,7 +121,11 @@ def load_torch(base: Path, adapter: Path | None = None) -> tuple[Any, Any]:
 
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            base, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            base,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as problem:
         reason = str(problem).splitlines()[0]

@@ -11,6 +11,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from appliance.core.errors import ModelRejected
 
+_FAILURES = (TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, SyntaxError)
 _sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
 
 
@@ -43,8 +44,8 @@ def render(
             eos_token=eos_token,
             add_generation_prompt=add_generation_prompt,
         )
-    except (TemplateError, TypeError, ValueError, AttributeError, LookupError) as problem:
+    except (*_FAILURES, MemoryError, RecursionError) as problem:
         raise ModelRejected(
-            f"The model's chat template cannot be used: {problem}.",
+            f"The model's chat template cannot be used: {str(problem) or type(problem).__name__}.",
             "Use a model whose template takes user and assistant turns.",
         ) from problem

@@ -56,7 +56,7 @@ def read_header(file: Path) -> dict[str, Tensor]:
             raise ValueError(f"{length_of_file - end:+d} bytes against the header")
     except FileNotFoundError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as problem:
         raise ModelRejected(
             f"{file.name} is not a whole safetensors file: {problem}.", "Copy it again from its source."
         ) from problem
@@ -91,11 +91,13 @@ def read_headers(folder: Path) -> dict[str, Tensor]:
             )
         return read_header(single)
     try:
+        if not index.is_file():
+            raise ValueError("no regular file")
         placed: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
         shards = sorted(set(placed.values()))
         if any("/" in shard or not shard.endswith(".safetensors") for shard in shards):
             raise ValueError("names a file outside the folder")
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise ModelRejected(
             f"{_INDEX} cannot be used: {problem}.", "Copy it again from its source."
         ) from problem

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import json
+import os
 import signal
 import sys
 import traceback
@@ -24,6 +25,7 @@ from appliance.core.offline import stay_offline
 
 def main(folder: Path) -> int:
     """Run the job in `folder` to its end and return the exit code."""
+    os.umask(0o077)
     stay_offline()
     order = json.loads((folder / "spec.json").read_bytes())
     job = Job(id=folder.name, kind=order["kind"], folder=folder, home=open_home(), who=order["who"])

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from math import exp, log
+from math import exp, inf, log
 
 from appliance.core.errors import PrivacyRefused
 
@@ -31,12 +31,14 @@ class Steps:
 
 
 def epsilon(history: Sequence[Steps], delta: float) -> float:
-    """Upper bound of epsilon after `history`, 0 for an empty one."""
+    """Upper bound of epsilon after `history`; 0 for an empty one, infinite without noise."""
     from appliance.privacy import pld
 
     merged = merge(history)
     if not merged:
         return 0.0
+    if any(part.noise_multiplier <= 0 for part in merged):
+        return inf
     return max(
         pld.epsilon(
             [
@@ -77,11 +79,9 @@ def noise_for(target: float, *, delta: float, run: Steps, spent: Sequence[Steps]
 
     @cache
     def gap(log_noise: float) -> float:
-        return log(max(cost(exp(log_noise)), 1e-9) / target)
+        return log(min(max(cost(exp(log_noise)), 1e-9), 1e9) / target)
 
-    if gap(log(_SMALLEST)) <= 0:
-        return _SMALLEST
-    low, high = log(_SMALLEST), 0.0
+    low = high = 0.0
     while gap(high) > 0:
         low, high = high, high + log(2)
         if high > log(_LARGEST):
@@ -89,6 +89,10 @@ def noise_for(target: float, *, delta: float, run: Steps, spent: Sequence[Steps]
                 f"Epsilon {target:g} cannot be met: what was spent before already uses it up.",
                 "Raise --epsilon within the budget, or use a dataset that has budget left.",
             )
+    while gap(low) <= 0:
+        if low <= log(_SMALLEST):
+            return _SMALLEST
+        low, high = max(log(_SMALLEST), low - log(2)), low
     root = float(brentq(gap, low, high, xtol=5e-4))
     while gap(root) > 0:
         root += 5e-4

@@ -136,7 +136,7 @@ class Purse:
 
     def __init__(self, home: Home, dataset: str, *, job: str, run: Steps, limit: float) -> None:
         self._home, self._dataset, self._job, self._run, self._limit = home, dataset, job, run, limit
-        self._seen = -1
+        self._seen: tuple[int, float] | None = None
         self._left = 0
 
     def charge(self, steps: int, **facts: Any) -> None:
@@ -144,16 +144,20 @@ class Purse:
 
         Raises:
             BudgetSpent: the dataset's history with these steps would exceed the limit.
+            ValueError: fewer than one step.
         """
+        if steps < 1:
+            raise ValueError(f"{steps} steps cannot be charged")
         while not self._charged(steps, json.dumps(facts)):
             with reading(self._home) as link:
-                self._seen, found = _head(link, self._dataset), _budget(link, self._dataset)
+                self._seen, found = _state(link, self._dataset), _budget(link, self._dataset)
             self._left = self._allowed(found) if found else 0
 
     def _charged(self, steps: int, facts: str) -> bool:
-        """Insert the charge unless somebody else has charged since `_left` was worked out."""
+        """Insert the charge unless the ledger or the limit has changed since `_left` was worked out."""
         with transaction(self._home) as link:
-            if _head(link, self._dataset) != self._seen:
+            state = _state(link, self._dataset)
+            if state != self._seen:
                 return False
             if steps > self._left:
                 raise BudgetSpent(
@@ -177,7 +181,7 @@ class Purse:
             )
             newest = cursor.lastrowid or 0
         self._left -= steps
-        self._seen = newest
+        self._seen = (newest, state[1])
         return True
 
     def _allowed(self, found: Budget) -> int:
@@ -190,9 +194,11 @@ class Purse:
         return largest(fits, self._run.steps)
 
 
-def _head(link: sqlite3.Connection, dataset: str) -> int:
+def _state(link: sqlite3.Connection, dataset: str) -> tuple[int, float]:
+    """The newest charge of a dataset and its limit: what an allowance was worked out from."""
     row = link.execute("SELECT COALESCE(MAX(seq), 0) FROM ledger WHERE dataset = ?", (dataset,)).fetchone()
-    return int(row[0])
+    limit = link.execute("SELECT epsilon_limit FROM budgets WHERE dataset = ?", (dataset,)).fetchone()
+    return int(row[0]), float(limit[0]) if limit else 0.0
 
 
 def largest(fits: Callable[[int], bool], most: int) -> int:

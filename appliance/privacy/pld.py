@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ Floats = NDArray[np.float64]
 _TAIL = 1e-18  # mass that may be cut from one step, and from a composition
 _FINEST, _COARSEST = 1e-5, 5e-3  # grid of losses
 _SHARE = 0.05  # of the standard deviation of one step's loss
+_CELLS = 2**21  # of one step, at most; a finer grid than that allows is not used
+_HUGE = 600.0  # losses above count as infinite: nothing with them is private, and exp overflows at 709
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,23 @@ def entries(rate: float, draws: int = 1) -> tuple[float, ...]:
 
 
 def epsilon(parts: Sequence[tuple[Pair, int]], delta: float) -> float:
-    """The smallest epsilon with which all parts, each taken its number of times, hold for `delta`."""
-    grid = min(_grid(pair) for pair, _ in parts)
-    return _solve(_compose([(discretise(pair, grid), count) for pair, count in parts], grid), grid, delta)
+    """The smallest epsilon with which all parts, each taken its number of times, hold for `delta`.
+
+    Infinite when losses too large to be told apart are more likely than `delta`.
+    """
+    grid = _grid(parts)
+    losses = [(discretise(pair, grid), count) for pair, count in parts]
+    if sum(min(1.0, part.infinite) * count for part, count in losses) > delta:
+        return inf
+    return _solve(_compose(losses, grid), grid, delta)
 
 
 def discretise(pair: Pair, grid: float) -> Losses:
     """The losses of one step, on a grid of step `grid`."""
-    reach = -float(ndtri(_TAIL)) * pair.sigma
-    low, high = -reach, len(pair.weights) - 1 + reach
-    ends = _loss(pair, np.array([low, high]))
+    low, high = _reach(pair)
+    ends = _loss(pair, np.array([low, high])).clip(-_HUGE, _HUGE)
     first, last = int(np.floor(ends[0] / grid)), int(np.ceil(ends[1] / grid))
+    low, high = _outcomes(pair, np.array([first, last]) * np.float64(grid), low, high)
     edges: Floats = np.arange(first, last + 1) * np.float64(grid)
     outcomes = np.clip(_outcomes(pair, edges, low, high), low, high)
     unit = sum(w * _cells((outcomes - j) / pair.sigma) for j, w in enumerate(pair.weights))
@@ -104,8 +113,6 @@ def _compose(parts: Sequence[tuple[Losses, int]], grid: float) -> Losses:
 
 def _solve(losses: Losses, grid: float, delta: float) -> float:
     """Epsilon from delta(e) = infinite + sum over losses v > e of p_v (1 - exp(e - v))."""
-    if losses.infinite > delta:
-        return float("inf")
     zero = max(0, -losses.first)  # epsilon is never negative
     mass = losses.mass[zero:]
     if not len(mass):
@@ -115,7 +122,7 @@ def _solve(losses: Losses, grid: float, delta: float) -> float:
     beyond = lfilter([0.0, decay], [1.0, -decay], mass[::-1])[::-1]  # Q strictly above, times e^value
     enough = np.flatnonzero(above - mass - beyond <= delta)
     if not len(enough):
-        return float("inf")
+        return inf
     place = int(enough[0])
     value = (losses.first + zero + place) * grid
     if place == 0 and losses.first + zero == 0:
@@ -145,14 +152,29 @@ def _log_moment(part: Losses, grid: float, tilt: float) -> float:
         return float(logsumexp(np.log(part.mass) + tilt * grid * (part.first + np.arange(len(part.mass)))))
 
 
-def _grid(pair: Pair) -> float:
-    """A share of the spread of one step's loss: finer than that changes nothing."""
-    outcomes = np.linspace(-6 * pair.sigma, len(pair.weights) - 1 + 6 * pair.sigma, 4001)
-    loss = _loss(pair, outcomes)
-    density = np.exp(-0.5 * (outcomes / pair.sigma) ** 2 + (0 if pair.adding else loss))
-    density /= density.sum()
-    spread = float(np.sqrt(density @ (loss - density @ loss) ** 2))
-    return min(_COARSEST, max(_FINEST, _SHARE * spread))
+def _grid(parts: Sequence[tuple[Pair, int]]) -> float:
+    """A share of the spread of the most even step's loss, finer than which nothing changes.
+
+    Coarser where the range of a step or of the sum would take too many cells.
+    """
+    wanted, span, total = _COARSEST, 0.0, 0.0
+    for pair, count in parts:
+        low, high = _reach(pair)
+        outcomes = np.linspace(low, high, 20_001)
+        loss = _loss(pair, outcomes).clip(-_HUGE, _HUGE)
+        density = np.exp(-0.5 * (outcomes / pair.sigma) ** 2 + (0 if pair.adding else loss))
+        density /= density.sum()
+        spread = float(np.sqrt(density @ (loss - density @ loss) ** 2))
+        wanted = min(wanted, max(_FINEST, _SHARE * spread))
+        span = max(span, float(loss[-1] - loss[0]) * (8 if len(pair.weights) > 2 else 1))
+        total += count * spread**2
+    return max(wanted, span / _CELLS, (total + 20 * total**0.5) / (2 * _CELLS))
+
+
+def _reach(pair: Pair) -> tuple[float, float]:
+    """Outcomes outside are less likely than _TAIL."""
+    reach = -float(ndtri(_TAIL)) * pair.sigma
+    return -reach, len(pair.weights) - 1 + reach
 
 
 def _loss(pair: Pair, outcomes: Floats) -> Floats:
@@ -173,12 +195,18 @@ def _outcomes(pair: Pair, losses: Floats, low: float, high: float) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
             rest = losses + np.log1p(-none * np.exp(-losses))
         return np.nan_to_num(pair.sigma**2 * (rest - np.log(once)) + 0.5, nan=low, neginf=low)
-    below, above = np.full(len(losses), low), np.full(len(losses), high)
-    for _ in range(64):
-        middle = (below + above) / 2
-        short = _loss(pair, middle) < losses
-        below, above = np.where(short, middle, below), np.where(short, above, middle)
-    return above
+    known = np.linspace(low, high, 100_001)
+    found = np.interp(losses, _loss(pair, known), known)
+    times = np.arange(len(pair.weights))[:, None]
+    for _ in range(3):  # Newton: the loss is smooth and convex, its slope the mean of j given x
+        with np.errstate(divide="ignore"):
+            terms = np.log(np.array(pair.weights))[:, None] + (2 * found * times - times**2) / (
+                2 * pair.sigma**2
+            )
+        value = logsumexp(terms, axis=0)
+        slope = (np.exp(terms - value) * times).sum(axis=0) / pair.sigma**2
+        found = np.clip(found - (value - losses) / np.maximum(slope, 1e-12), low, high)
+    return found
 
 
 def _cells(ends: Floats) -> Floats:

@@ -57,7 +57,7 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             values = dict(_pairs(content))
         return _header(values)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error) as problem:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError, struct.error) as problem:
         raise ModelRejected(
             f"{path.name} is not a whole GGUF file ({type(problem).__name__}).",
             "Quantise the model again, or copy the file again.",

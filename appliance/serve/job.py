@@ -11,12 +11,13 @@ import hashlib
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from appliance.serve.neighbours import job_on
 from appliance.serve.stats import Stats
 
 DEFAULT_HOST, DEFAULT_PORT, DEFAULT_CONTEXT, DEFAULT_SLOTS = "127.0.0.1", 8080, 4096, 4
+_LONGEST_HEADER = 1 << 16
 _DRAIN_SECONDS = 12  # less than what `cloister job stop` waits before it kills
 
 
@@ -51,6 +53,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         GateFailed: no report lets the model pass. Busy: the port is taken.
         ModelRejected: the file is not the one that was registered. EngineFailed: it does not load.
     """
+    _raise_open_files()
     model = choose_model(job.home, spec["model"], gated=not spec.get("ungated"))
     if model.name != spec["model"]:
         job.log(f"Serving {model.name}, the file made from {spec['model']}.")
@@ -161,6 +164,8 @@ class _Endpoint:
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                http="h11",  # httptools takes headers of any length
+                h11_max_incomplete_event_size=_LONGEST_HEADER,
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=_DRAIN_SECONDS,
@@ -201,6 +206,13 @@ class _Endpoint:
             "restarts": self._engine.restarts,
             **self._stats.facts(),
         }
+
+
+def _raise_open_files() -> None:
+    """As many connections as the system allows: half-open ones must not use up a low soft limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _note(job: Job, model: Model, url: str, *, ungated: bool) -> None:

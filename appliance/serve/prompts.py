@@ -19,6 +19,7 @@ from appliance.models.prompt import render
 from appliance.models.task import Task
 from appliance.serve.engine import Engine
 from appliance.serve.header import Header
+from appliance.serve.requests import Refused
 
 _PRIVATE = [chr(code) for code in range(0xE000, 0xF900)]
 Fragment = tuple[str, bool]  # text, and whether special tokens in it are parsed
@@ -29,6 +30,7 @@ async def chat_tokens(engine: Engine, header: Header, messages: Sequence[Mapping
 
     Raises:
         ModelRejected: the model has no usable template, or its template refuses the messages.
+        Refused: the messages leave no character to hide look-alikes with.
     """
     return await _tokens(engine, header, fragments(header, messages))
 
@@ -52,7 +54,10 @@ def fragments(header: Header, messages: Sequence[Mapping[str, str]]) -> list[Fra
     contents = [message["content"] for message in messages]
     if pattern is None or not any(pattern.search(content) for content in contents):
         return [(_render(header, messages), True)]
-    mark = next(char for char in _PRIVATE if not any(char in content for content in contents))
+    used = set("".join(contents))
+    mark = next((char for char in _PRIVATE if char not in used), None)
+    if mark is None:
+        raise Refused("The messages use every private-use character; leave some out.", param="messages")
     hidden: list[str] = []
 
     def hide(match: re.Match[str]) -> str:

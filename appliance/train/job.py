@@ -29,6 +29,7 @@ from appliance.train.settings import Settings, settings_from
 
 _VALIDATION_RECORDS = 200
 _EPSILON_MARKS = 5
+_PEOPLE = 10
 
 
 def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
@@ -53,6 +54,8 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     training = store.read(dataset, "train")
     validation = store.read(dataset, "val")[:_VALIDATION_RECORDS]
     encoded = [encoder.encode(record.text, record.answer) for record in training]
+    if settings.private and dataset.labels and not dataset.facts.get("labels_declared"):
+        _check_labels(training)
     units = list(by_unit(training, encoded).values())
     groups = sampled_together(units, settings)
 
@@ -70,7 +73,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         budget=dataset.name,
         name=name,
     )
-    privacy = _privacy(job, plan, settings, dataset.name, done)
+    privacy = _privacy(job, plan, settings, dataset, done)
     folder = job.home.models / name
     facts = {
         "task": task.as_dict(),
@@ -127,6 +130,24 @@ def by_unit(records: list[Record], encoded: list[Encoded]) -> dict[str, list[Enc
     return units
 
 
+def _check_labels(training: list[Record]) -> None:
+    """Check that no label read from the records could point at a few people: names become the model's.
+
+    Raises:
+        PrivacyRefused: some labels belong to fewer than _PEOPLE units.
+    """
+    holders: dict[str, set[str]] = {}
+    for record in training:
+        holders.setdefault(record.answer, set()).add(record.unit or record.id)
+    few = sum(len(units) < _PEOPLE for units in holders.values())
+    if few:
+        raise PrivacyRefused(
+            f"{few} labels belong to fewer than {_PEOPLE} people each, and the names of labels become part of"
+            " the model.",
+            "Import the records again and say which labels there are: --labels billing,refill,...",
+        )
+
+
 def sampled_together(units: list[list[Encoded]], settings: Settings) -> list[list[Encoded]]:
     """What enters a step together: a unit, or each of the first `records_per_unit` records of one."""
     if settings.sampling == "unit":
@@ -139,8 +160,20 @@ def _plan(
 ) -> Plan:
     """The plan of this job: made once, then kept, so that a resumed run is the same run."""
     kept = job.folder / "plan.json"
+    bound = {
+        "settings": settings.as_dict(),
+        "dataset": dataset.sha256,
+        "unit": dataset.unit,
+        "units": units,
+        "candidates": candidates,
+    }
     if kept.exists():
-        return Plan(**json.loads(kept.read_bytes()))
+        old = json.loads(kept.read_bytes())
+        if old["bound"] != bound:
+            raise ConfigWrong(
+                "The settings or the records are not those this run was planned with.", "Start a new run."
+            )
+        return Plan(**old["plan"])
     if not settings.private:
         plan = plan_open(settings, units=units, records=records)
     else:
@@ -155,7 +188,7 @@ def _plan(
         plan = plan_private(
             settings, units=units, candidates=candidates, records=records, unit=dataset.unit, budget=budget
         )
-    write_json(kept, plan.as_dict())
+    write_json(kept, {"plan": plan.as_dict(), "bound": bound})
     return plan
 
 
@@ -269,16 +302,26 @@ def _epsilon_marks(job: Job, plan: Plan, dataset: str, start: int) -> list[tuple
     return [(step, epsilon([*history, plan.charged(step - start)], plan.delta)) for step in places]
 
 
-def _privacy(job: Job, plan: Plan, settings: Settings, dataset: str, done: int) -> dict[str, Any] | None:
+def _privacy(
+    job: Job, plan: Plan, settings: Settings, dataset: store.Dataset, done: int
+) -> dict[str, Any] | None:
     """The claim of the finished run, from what the ledger really holds."""
     if plan.noise_multiplier is None:
         return None
-    found = ledger.budget(job.home, dataset)
+    found = ledger.budget(job.home, dataset.name)
     if found is None:
         raise PrivacyRefused("The ledger has no budget for this dataset.", "Restore the site's database.")
-    charged = sum(event["steps"] for event in ledger.events(job.home, dataset) if event["job"] == job.id)
+    charged = sum(event["steps"] for event in ledger.events(job.home, dataset.name) if event["job"] == job.id)
+    if charged < done:
+        raise PrivacyRefused(
+            f"{done} steps were taken and {charged} are in the ledger.",
+            "The job's files were changed; start anew.",
+        )
+    told = statement(plan, settings)
+    if dataset.labels and not dataset.facts.get("labels_declared"):
+        told["not_protected"].append("the names of the labels, which were read from the records")
     return {
-        **statement(plan, settings),
+        **told,
         "epsilon": epsilon([plan.charged(charged)], found.delta),
         "epsilon_dataset": found.spent(),
         "epsilon_limit": found.epsilon_limit,

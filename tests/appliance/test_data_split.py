@@ -10,7 +10,7 @@ from appliance.core.errors import DataRejected
 from appliance.data.clean import clean, label_counts, rare_labels
 from appliance.data.figures import figures, quantiles
 from appliance.data.records import Record
-from appliance.data.split import split
+from appliance.data.split import own_unit, split
 
 
 def record(number: int, unit: str | None = None, group: str | None = None, text: str = "") -> Record:
@@ -28,8 +28,10 @@ def test_no_unit_and_no_group_stands_in_two_splits(pairs, seed):
         parts = split(records, seed)
     except DataRejected:
         return
-    assert sorted(r.id for part in parts.values() for r in part) == [r.id for r in records]
-    assert all(parts.values())
+    kept = {r.id for part in parts.values() for r in part}
+    assert sum(len(part) for part in parts.values()) == len(kept)
+    assert all(one.group is not None for one in records if one.id not in kept)
+    assert {one.unit for one in records if one.unit} == {r.unit for r in records if r.id in kept and r.unit}
     for key in ("unit", "group"):
         places = defaultdict(set)
         for name, part in parts.items():
@@ -60,8 +62,24 @@ def test_one_patient_more_moves_nobody_else():
         assert [r for r in after[name] if r.unit != "A new one"] == part
 
 
+def test_one_patient_in_two_groups_moves_nobody_else():
+    records = [record(n, unit=f"P{n // 3}", group=f"g{n // 18}") for n in range(180)]
+    for seed in range(8):
+        before = split(records, seed)
+        bridge = [record(900, unit="bridge", group="g3"), record(901, unit="bridge", group="g5")]
+        after = split([*bridge, *records], seed)
+        assert {k: [r for r in part if r.unit != "bridge"] for k, part in after.items()} == before
+
+
+def test_a_patient_named_like_a_row_number_stays_in_one_split():
+    records = [record(n, unit=f"{n // 4:07d}") for n in range(400)]
+    parts = split(records, 0)
+    units = [{r.unit for r in part} for part in parts.values()]
+    assert sum(map(len, units)) == len(set.union(*units)) == 100
+
+
 def test_one_text_never_stands_in_two_splits_when_the_record_is_the_unit():
-    records = [record(n, unit=f"{n:07d}", text=f"Same  {n % 40}") for n in range(400)]
+    records = [record(n, unit=own_unit(f"{n:07d}"), text=f"Same  {n % 40}") for n in range(400)]
     parts = split(records, 0)
     texts = [{r.text for r in part} for part in parts.values()]
     assert sum(map(len, texts)) == len(set.union(*texts)) == 40

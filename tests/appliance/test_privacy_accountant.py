@@ -144,3 +144,12 @@ def test_sampling_records_costs_a_patient_of_many_records_more() -> None:
     once = Steps(noise_multiplier=0.64, sample_rate=256 / 10_000, steps=200)
     assert epsilon([once], 5e-6) == pytest.approx(8, abs=0.3)
     assert epsilon([replace(once, draws=5)], 5e-6) == pytest.approx(44, abs=2)
+
+
+def test_settings_without_privacy_cost_a_great_deal_and_do_not_crash() -> None:
+    assert epsilon([Steps(noise_multiplier=0.0, sample_rate=0.1, steps=1)], 1e-5) == math.inf
+    assert epsilon([Steps(noise_multiplier=0.02, sample_rate=1.0, steps=3)], 1e-5) == math.inf
+    assert epsilon([Steps(noise_multiplier=0.3, sample_rate=0.35, steps=55, draws=10)], 1e-4) > 1000
+    run = Steps(noise_multiplier=0.0, sample_rate=0.35, steps=2, draws=10)
+    noise = noise_for(8.0, delta=1e-4, run=run)
+    assert 7.9 < epsilon([replace(run, noise_multiplier=noise)], 1e-4) <= 8.0

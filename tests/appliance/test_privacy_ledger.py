@@ -69,6 +69,16 @@ def test_a_limit_can_be_changed_and_the_change_is_in_the_audit_log(home: Home) -
             ledger.set_limit(home, "inbox", wrong, who="officer")
 
 
+def test_a_lowered_limit_reaches_a_run_under_way(home: Home) -> None:
+    pocket = purse(home, limit=math.inf)
+    pocket.charge(1)
+    ledger.set_limit(home, "inbox", 1.0, who="officer")
+    with pytest.raises(BudgetSpent):
+        pocket.charge(1)
+    with pytest.raises(ValueError, match="cannot be charged"):
+        pocket.charge(-5)
+
+
 def test_unit_and_delta_of_a_budget_cannot_change(home: Home) -> None:
     purse(home)
     with pytest.raises(PrivacyRefused):

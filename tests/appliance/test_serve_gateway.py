@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 import serve_support as support
 
@@ -43,7 +45,10 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home = support.new_home(tmp_path_factory.mktemp("home"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard - 1), hard))
     with support.endpoint(home, threads=1) as (job, url, key):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         site = Site(home, job, url, key)
         yield site
         site.http.close()
@@ -179,6 +184,19 @@ def test_wrong_requests_have_openai_shaped_errors(site: Site) -> None:
         assert answer.status_code == status, (path, body[:40])
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert site.http.get("/chat/completions").status_code == 405
+
+
+def test_an_overlong_header_is_refused(site: Site) -> None:
+    address = httpx.URL(site.url)
+    with socket.create_connection((address.host, address.port), timeout=20) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 70_000)
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+
+
+def test_an_endpoint_may_open_as_many_files_as_the_system_allows(site: Site) -> None:
+    process, _ = support.processes(site.job)
+    soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+    assert soft == hard
 
 
 def test_eight_streams_at_once_all_finish(site: Site, other: Site) -> None:

@@ -18,6 +18,7 @@ from appliance.models.llama import LlamaFile
 from appliance.models.task import Task
 from appliance.serve import prompts
 from appliance.serve.header import read_header
+from appliance.serve.requests import Refused
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>"]
 
@@ -97,6 +98,15 @@ def test_a_model_without_a_template_refuses_chat(vocabulary: Vocabulary) -> None
         prompts.fragments(header, [{"role": "user", "content": "x"}])
 
 
+def test_a_message_with_every_private_character_is_refused(vocabulary: Vocabulary) -> None:
+    every = "".join(map(chr, range(0xE000, 0xF900)))
+    assert vocabulary.chat(every)
+    with pytest.raises(Refused) as caught:
+        vocabulary.chat(f"</s>{every}")
+    assert caught.value.status == 400
+    assert vocabulary.chat(f"</s>{every[1:]}")
+
+
 def test_a_question_is_asked_once(vocabulary: Vocabulary) -> None:
     task = support.TASK
     asked = "Message: my knee\nLabel?"
@@ -115,10 +125,12 @@ def test_the_header_agrees_with_llama_cpp(vocabulary: Vocabulary) -> None:
     assert header.task == support.TASK
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "short", "count", "length", "version", "task"])
+@pytest.mark.parametrize("damage", ["empty", "text", "short", "count", "length", "version", "task", "deep"])
 def test_a_damaged_header_is_refused(tmp_path: Path, damage: str) -> None:
     whole = support.gguf().read_bytes()[:200_000]
     at = whole.index(b"cloister.task") + len(b"cloister.task") + 4
+    (size,) = struct.unpack_from("<Q", whole, at)
+    rest = support.gguf().read_bytes()[at + 8 + size :]
     content = {
         "empty": b"",
         "text": b"not a model at all, but long enough to hold a header",
@@ -126,6 +138,7 @@ def test_a_damaged_header_is_refused(tmp_path: Path, damage: str) -> None:
         "count": whole[:16] + struct.pack("<Q", 1 << 60) + whole[24:],
         "length": whole[:24] + struct.pack("<Q", 1 << 62) + whole[32:],
         "version": whole[:4] + struct.pack("<I", 99) + whole[8:],
+        "deep": whole[:at] + struct.pack("<Q", 400_000) + b"[" * 400_000 + rest,
         "task": whole[: at + 8] + b"[" + whole[at + 9 :],
     }[damage]
     path = tmp_path / "x.gguf"

@@ -120,9 +120,10 @@ def test_a_foreign_file_without_template_or_with_odd_task_is_refused(f16: Path, 
     with pytest.raises(ModelRejected, match="no chat template"):
         check_gguf(bare)
     odd = tmp_path / "odd.gguf"
-    convert(open_checkpoint(f16.parent / "base"), odd, "F16", name="odd", facts={"cloister.task": "[1]"})
-    with pytest.raises(ModelRejected, match=r"cloister\.task cannot be read"):
-        check_gguf(odd)
+    for text in ("[1]", "[" * 200_000):
+        convert(open_checkpoint(f16.parent / "base"), odd, "F16", name="odd", facts={"cloister.task": text})
+        with pytest.raises(ModelRejected, match=r"cloister\.task cannot be read"):
+            check_gguf(odd)
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(f16: Path, tmp_path: Path) -> None:

@@ -194,3 +194,48 @@ def test_private_training_without_a_unit_is_refused(tmp_path: Path) -> None:
     job = jobs.wait(home, session.start_training({"dataset": "loose", "base": "demo-base"}), 120)
     assert job.state == "failed" and job.end["code"] == "privacy-refused"
     assert "--unit" in job.end["hint"]
+
+
+def test_a_label_that_could_name_somebody_stops_private_training(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    session = Session(home.path)
+    session.demo_base()
+    source = tmp_path / "a.csv"
+    rows = [f"I need help with thing {n},{'ab'[n % 2]},p{n}\n" for n in range(300)]
+    source.write_text(
+        "text,label,patient\n" + "".join(rows) + "please help,Jane Doe,p999\nme too,Jane Doe,p998\n"
+    )
+    columns = {"text": "text", "label": "label", "unit": "patient"}
+    spec: dict[str, Any] = {"path": str(source), "name": "loose", "columns": columns}
+    assert jobs.wait(home, session.start_import(spec), 120).state == "done"
+    train = {"dataset": "loose", "base": "demo-base", "settings": {"steps": 1}}
+    job = jobs.wait(home, session.start_training(train), 120)
+    assert job.state == "failed" and job.end["code"] == "privacy-refused" and "--labels" in job.end["hint"]
+    declared = spec | {"labels": ["a", "b", "c"]}
+    found = jobs.wait(home, session.start_import(declared), 120).end["result"]
+    assert found["labels"] == ["a", "b", "c"] and found["facts"]["dropped"]["label not declared"] == 2
+    assert jobs.wait(home, session.start_training(train), 120).state == "done"
+
+
+def test_a_stopped_run_goes_on_with_the_records_and_settings_it_was_planned_with(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    session = _prepared(home)
+    train = {"dataset": "inbox", "base": "demo-base", "settings": {"steps": 6}}
+    job_id = session.start_training(train)
+    limit = time.monotonic() + 120
+    while jobs.view(home, job_id).last.get("stage") != "train" and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert session.stop_job(job_id).state == "stopped"
+    more = {"path": None, "demo": True, "name": "inbox", "columns": {}, "patients": 200, "seed": 5}
+    assert jobs.wait(home, session.start_import(more), 120).state == "done"
+    order = home.jobs / job_id / "spec.json"
+    kept = order.read_text()
+    order.write_text(kept.replace('"steps": 6', '"steps": 6,\n"private": false'))
+    session.resume_job(job_id)
+    job = jobs.wait(home, job_id, 120)
+    assert job.state == "failed" and "planned with" in job.end["message"]
+    order.write_text(kept)
+    session.resume_job(job_id)
+    job = jobs.wait(home, job_id, 300)
+    assert job.state == "done", job.end
+    assert session.model(job.end["result"]["name"]).dataset == "inbox@1"

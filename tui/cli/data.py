@@ -20,6 +20,10 @@ def import_(
     name: Annotated[str, typer.Option(help="What to call the dataset.")],
     text: Annotated[str | None, typer.Option(help="Column with the text (with --label).")] = None,
     label: Annotated[str | None, typer.Option(help="Column with the label, one of a few.")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="The labels there are, separated by commas; records with others are left out."),
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="Column with the question (with --answer).")] = None,
     answer: Annotated[str | None, typer.Option(help="Column with the answer, free text.")] = None,
     unit: Annotated[
@@ -66,6 +70,8 @@ def import_(
         "unit_is_record": unit_is_record,
         "seed": seed,
     }
+    if labels is not None:
+        spec["labels"] = [part.strip() for part in labels.split(",") if part.strip()]
     if unit is not None:
         spec["unit_name"] = unit_name
     if form is not None:
