@@ -141,7 +141,7 @@ def statement(plan: Plan, settings: Settings) -> dict[str, Any]:
         "not_protected": [
             "validation and test records, which are used to measure and not to train",
             "the number of records, units and labels, which are stated openly",
-            "what the operator sees while it trains: losses and share of clipped units",
+            "what is shown in training and kept with the model: losses, share of clipped units, batch sizes",
         ],
     }
 
