@@ -186,11 +186,12 @@ def _hooks(name: str, labelled: int) -> Step:
     """Opacus: per-record gradients by hooks, its optimiser and its own (insecure) noise."""
     import torch
     from opacus.grad_sample.grad_sample_module import GradSampleHooks
+    from opacus.optimizers import DPOptimizer
 
     model, records = _model(name), _records(name, labelled)
     tokens, targets = _plain_batch(records)
     GradSampleHooks(model, batch_first=True, loss_reduction="sum")
-    optimiser = _opacus_optimiser(model)
+    optimiser = _opacus_optimiser(DPOptimizer, model)
 
     def step() -> None:
         torch.autograd.backward(_record_losses(model(input_ids=tokens).logits, targets).sum())
@@ -200,11 +201,10 @@ def _hooks(name: str, labelled: int) -> Step:
     return step
 
 
-def _opacus_optimiser(model: Any) -> Any:
+def _opacus_optimiser(kind: Any, model: Any) -> Any:
     import torch
-    from opacus.optimizers import DPOptimizer
 
-    return DPOptimizer(
+    return kind(
         torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=1e-4),
         noise_multiplier=1.0,
         max_grad_norm=1.0,
@@ -224,13 +224,7 @@ def _ghost(name: str, labelled: int) -> Step:
     model, records = _model(name), _records(name, labelled)
     tokens, targets = _plain_batch(records)
     wrapped = GradSampleModuleFastGradientClipping(model, max_grad_norm=1.0, use_ghost_clipping=True)
-    optimiser = DPOptimizerFastGradientClipping(
-        torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=1e-4),
-        noise_multiplier=1.0,
-        max_grad_norm=1.0,
-        expected_batch_size=_RECORDS,
-        loss_reduction="sum",
-    )
+    optimiser = _opacus_optimiser(DPOptimizerFastGradientClipping, model)
 
     def step() -> None:
         losses = _record_losses(wrapped(input_ids=tokens).logits, targets)

@@ -179,12 +179,16 @@ def _reach(pair: Pair) -> tuple[float, float]:
 
 def _loss(pair: Pair, outcomes: Floats) -> Floats:
     """log dP/dQ at each outcome."""
+    found: Floats = logsumexp(_terms(pair, outcomes), axis=0)
+    return found
+
+
+def _terms(pair: Pair, outcomes: Floats) -> Floats:
+    """log of w_j N(x; j) / N(x; 0), [j, x]; the ratio of densities is their sum over j."""
     times = np.arange(len(pair.weights))[:, None]
     with np.errstate(divide="ignore"):
-        terms = np.log(np.array(pair.weights))[:, None] + (2 * outcomes * times - times**2) / (
-            2 * pair.sigma**2
-        )
-    found: Floats = logsumexp(terms, axis=0)
+        chance = np.log(np.array(pair.weights))[:, None]
+    found: Floats = chance + (2 * outcomes * times - times**2) / (2 * pair.sigma**2)
     return found
 
 
@@ -199,10 +203,7 @@ def _outcomes(pair: Pair, losses: Floats, low: float, high: float) -> Floats:
     found = np.interp(losses, _loss(pair, known), known)
     times = np.arange(len(pair.weights))[:, None]
     for _ in range(3):  # Newton: the loss is smooth and convex, its slope the mean of j given x
-        with np.errstate(divide="ignore"):
-            terms = np.log(np.array(pair.weights))[:, None] + (2 * found * times - times**2) / (
-                2 * pair.sigma**2
-            )
+        terms = _terms(pair, found)
         value = logsumexp(terms, axis=0)
         slope = (np.exp(terms - value) * times).sum(axis=0) / pair.sigma**2
         found = np.clip(found - (value - losses) / np.maximum(slope, 1e-12), low, high)

@@ -23,7 +23,7 @@ class Settings:
     (`freeze_a`; None: in private runs), because otherwise its noise and that of B multiply. They are
     fixed in advance, so they spend no budget. `weight_decay` (None: 0.3 in private runs, else 0) is
     decoupled (Loshchilov and Hutter 2019); it works on B, which starts at zero, so it shrinks what the
-    noise of early steps left there. The same accuracy then needs smaller weights, which quantise better.
+    noise of early steps left there; small weights quantise better.
     """
 
     private: bool = True

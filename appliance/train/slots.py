@@ -32,8 +32,8 @@ class Sink:
     def add(self, place: slice, thin: Tensor, wide: Tensor, *, turned: bool) -> None:
         """Add thin^T wide of each record, from [n, t, rank] and [n, t, width], at the columns `place`.
 
-        `turned` stores it as [width, rank]. The product is always taken this way round: the other
-        one, of a tall by a thin matrix, takes four times as long.
+        `turned` stores it as [width, rank]. The product is always taken this way round: BLAS is slow
+        at the other one, of a tall by a thin matrix.
         """
         product = torch.bmm(thin.float().transpose(1, 2), wide.float())
         if turned:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from appliance.core.errors import ConfigWrong, PrivacyRefused
+from appliance.core.home import Home
+from appliance.core.job import Job
 from appliance.privacy.accountant import Steps, epsilon
-from appliance.privacy.ledger import Budget
+from appliance.privacy.ledger import Budget, Purse, open_budget
+from appliance.train.job import _privacy
 from appliance.train.plan import learning_rates, plan_private, statement
 from appliance.train.settings import Settings, settings_from
 
@@ -77,3 +82,16 @@ def test_the_rate_warms_up_then_falls_to_a_tenth() -> None:
     rates = learning_rates(50, 0.1)
     assert len(rates) == 50 and max(rates) == pytest.approx(0.1) and rates[0] < 0.03
     assert rates[-1] == pytest.approx(0.01)
+
+
+def test_steps_that_the_ledger_does_not_know_get_no_certificate(home: Home) -> None:
+    open_budget(home, "inbox", unit="patient", units=900, delta=None, who="test")
+    plan = plan_private(Settings(), units=900, candidates=900, records=900, unit="patient", budget=budget())
+    job = Job(id="0001", kind="train", folder=home.jobs, home=home, who="test")
+    dataset: Any = SimpleNamespace(name="inbox", labels=())
+    purse = Purse(home, "inbox", job="0001", run=plan.charged(plan.steps), limit=8.0)
+    purse.charge(2)
+    told = _privacy(job, plan, Settings(), dataset, 2)
+    assert told is not None and told["steps_charged"] == 2
+    with pytest.raises(PrivacyRefused, match="in the ledger"):
+        _privacy(job, plan, Settings(), dataset, 3)

@@ -167,8 +167,14 @@ def test_a_model_whose_files_were_changed_is_not_used(tmp_path: Path) -> None:
     home = open_home(tmp_path / "home")
     session = _prepared(home)
     (session.model("demo-base").path / "config.json").write_text("{}")
-    job = jobs.wait(home, session.start_training({"dataset": "inbox", "base": "demo-base"}), 120)
-    assert job.state == "failed" and "not those that were entered" in job.end["message"]
+    judge = {"models": ["demo-base"], "against": None, "dataset": "inbox", "split": "test"}
+    for begun in (
+        session.start_training({"dataset": "inbox", "base": "demo-base"}),
+        session.start_quantising({"model": "demo-base", "types": ["F16"]}),
+        session.start_evaluation(judge),
+    ):
+        job = jobs.wait(home, begun, 120)
+        assert job.state == "failed" and "not those that were entered" in job.end["message"], job.end
 
 
 def test_without_privacy_is_said_and_costs_nothing(tmp_path: Path) -> None:
