@@ -11,9 +11,13 @@ from appliance.core.offline import stay_offline
 BENCHES = {
     "chain": "records to INT4 on a real set, beside linear models (needs --data)",
     "step": "a private training step against an ordinary peft step",
-    "noise": "lattice noise against torch.normal",
+    "memory": "peak memory of a private step against an ordinary peft step",
+    "exact": "the clipped sum against a loop over single records",
+    "logits": "logits at learnt tokens only against all of them",
+    "packing": "padded tokens of packed micro-batches against sampling order",
+    "noise": "lattice noise against other generators, and its share of a step",
 }
-ALONE = ("step", "noise")
+ALONE = ("step", "memory", "exact", "logits", "packing", "noise")
 
 
 def main() -> int:
@@ -30,10 +34,12 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object a line and nothing else")
     parser.add_argument("--data", help="chain: a .jsonl file, or a folder of the benchmark sets")
     parser.add_argument(
-        "--sets", default="banking15,medsec", help="chain: which sets of --data; step: shapes"
+        "--sets", default="banking15,medsec", help="chain: which sets of --data; others: shapes"
     )
     parser.add_argument("--seeds", type=int, default=3, help="chain: runs to average over")
     parser.add_argument("--rows", type=int, default=0, help="chain: records drawn from a set; 0 takes all")
+    parser.add_argument("--rounds", type=int, default=0, help="turns of each kind; 0: the shape's own")
+    parser.add_argument("--records", type=int, default=0, help="records in a step; 0: the shape's own")
     parser.add_argument("--steps", type=int, default=0, help="chain: training steps; 0 takes the default")
     options = parser.parse_args()
     for name in (options.name,) if options.name else ALONE:

@@ -20,7 +20,7 @@ from typing import Any
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from appliance.core.errors import ModelRejected
-from appliance.models.task import task_from
+from appliance.models.task import KINDS, task_from
 from quantize import worker
 from quantize.kernel import TYPE_NAMES, try_file
 
@@ -107,7 +107,7 @@ def _task(text: object) -> dict[str, Any] | None:
     try:
         task = task_from(json.loads(str(text)))
         parts = (task.kind, task.prompt, *task.labels)
-        if task.kind not in ("label", "answer") or not all(isinstance(part, str) for part in parts):
+        if task.kind not in KINDS or not all(isinstance(part, str) for part in parts):
             raise ValueError("not a task")
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise ModelRejected(

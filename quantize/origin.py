@@ -1,4 +1,4 @@
-"""What is converted: a registered base, or a base with its adapter."""
+"""What is converted: a registered base or tuned model, or a base with its adapter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantize.source import Checkpoint, open_checkpoint, source_sha256
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What is converted: a base, or a base with an adapter."""
+    """What is converted: a whole model, or a base with an adapter."""
 
     model: Model
     checkpoint: Checkpoint
@@ -55,6 +55,8 @@ def open_origin(home: Home, name: str) -> Origin:
         raise ConfigWrong(
             f"{name} does not stand directly on a base.", "Quantise a base, or an adapter of one."
         )
+    if model.whole:
+        base = model
     checkpoint = open_checkpoint(base.path)
     adapter = open_adapter(model.path, checkpoint) if model.kind == "adapter" else None
     return Origin(

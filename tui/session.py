@@ -154,6 +154,12 @@ class Session:
         """Import records; see appliance/data/job.py for the spec."""
         return jobs.start(self.home, "import", spec, title=f"import {spec['name']}", who=self.who)
 
+    def plan_training(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """What `start_training` would do with this spec: see appliance/train/preview.py. Starts nothing."""
+        from appliance.train.preview import preview
+
+        return preview(self.home, spec)
+
     def start_training(self, spec: dict[str, Any]) -> str:
         """Train an adapter; dataset and base must be there."""
         dataset = store.get(self.home, spec["dataset"], spec.get("version"))
@@ -180,7 +186,7 @@ class Session:
         reference = against or next((step.name for step in chain[1:] if step.kind == "base"), None)
         files = [other.name for other in self.models() if other.kind == "gguf" and other.parent == name]
         found = store.get(self.home, data)
-        names = [reference, name, *(files if model.kind == "adapter" else [])]
+        names = [reference, name, *(files if model.trained else [])]
         return {
             "models": list(dict.fromkeys(part for part in names if part)),
             "against": reference,
@@ -287,7 +293,7 @@ def next_step(
             why="Training starts from a model you bring, or from the small one that is shipped.",
             command="cloister model import demo --name demo-base",
         )
-    adapters = [model for model in models if model.kind == "adapter"]
+    adapters = [model for model in models if model.trained]
     if not adapters:
         return NextStep(
             text=f"Train on {datasets[-1].name}.",

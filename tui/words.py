@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
+
+NO_PRIVACY = (
+    "NO PRIVACY: nobody is protected. This model may repeat the records it was trained on, word for word, to"
+    " anyone who can ask it; keep it where the records may be read. This stays in its lineage."
+)
 
 
 def statement(privacy: dict[str, Any]) -> str:
@@ -10,6 +16,49 @@ def statement(privacy: dict[str, Any]) -> str:
     return (
         f"epsilon {privacy['epsilon']:.2f}, delta {privacy['delta']:.2g} for each {privacy['unit']}"
         f" ({privacy['declared_units']:,} {privacy['unit']}s; {privacy['adjacency']})"
+    )
+
+
+def privacy_lines(privacy: dict[str, Any], width: int = 79) -> list[str]:
+    """The whole claim, a fact a line, wrapped; what is not protected comes last, as a list."""
+    lines: list[str] = []
+    for name, value in privacy.items():
+        if name != "not_protected":
+            lines += _fact(name.replace("_", " "), figure(value), width)
+    if privacy.get("not_protected"):
+        lines.append("  not protected:")
+        for part in privacy["not_protected"]:
+            lines += textwrap.wrap(part, width, initial_indent="    - ", subsequent_indent="      ")
+    return lines
+
+
+def training_lines(training: dict[str, Any], width: int = 79) -> list[str]:
+    """How a model was trained: what of it, on what loss, for how long, and why it ended."""
+    settings = training.get("settings", {})
+    done = len(training.get("history", []))
+    facts = {"method": settings.get("method"), "objective": settings.get("objective") or None}
+    if training.get("trained"):
+        facts["trained"] = f"{training['trained']:,} parameters"
+    if done:
+        kept = training.get("kept_step", done)
+        facts["steps"] = f"{done}" + ("" if kept == done else f", the weights of step {kept} were kept")
+    ended = {
+        "budget": "epsilon was spent",
+        "early": "validation got no better",
+        "diverged": "the loss was no number any more",
+    }
+    facts["ended early"] = ended.get(training.get("stopped") or "")
+    return [line for name, value in facts.items() if value for line in _fact(name, str(value), width)]
+
+
+def _fact(name: str, value: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        value,
+        width,
+        initial_indent=f"  {name:<18} ",
+        subsequent_indent=" " * 21,
+        break_on_hyphens=False,
+        break_long_words=False,
     )
 
 

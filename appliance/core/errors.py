@@ -103,6 +103,13 @@ class JobFailed(ApplianceError):
     exit_code = 11
 
 
+class Diverged(ApplianceError):
+    """A training run whose loss or weights stopped being numbers."""
+
+    code = "diverged"
+    exit_code = 11
+
+
 class Stopped(ApplianceError):
     """The job was asked to stop and did."""
 

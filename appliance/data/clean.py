@@ -10,13 +10,22 @@ are dropped everywhere.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from appliance.core.errors import DataRejected
-from appliance.data.records import Record
+from appliance.data.records import Record, chat_text, spoken
 
+REASONS = {
+    "label": ("empty text", "empty answer"),
+    "answer": ("empty text", "empty answer"),
+    "text": ("empty text",),
+    "chat": ("empty text", "no answer", "turns out of order", "empty turn"),
+    "preference": ("empty text", "empty answer", "empty rejected answer", "both answers the same"),
+}
+EVERYWHERE = ("no unit", "too long", "duplicate")
 LABEL_LENGTH = 64  # characters
 LABEL_COUNT = 1000
 
@@ -33,38 +42,71 @@ def clean(records: Iterable[Record], *, task: str, has_unit: bool, max_character
     """Drop what cannot be learnt from: empty, without a unit, too long, exact duplicates.
 
     `has_unit` says that records name their unit (a patient column). Labels are trimmed, texts kept
-    as they are. Two records are duplicates when unit, text and answer are equal after folding case
-    and white space.
+    as they are; a conversation is parted into its last answer and what stands before. Two records are
+    duplicates when unit, text and answers are equal after folding (`folded`).
     """
-    dropped = dict.fromkeys(("empty text", "empty answer", "no unit", "too long", "duplicate"), 0)
+    dropped = dict.fromkeys((*REASONS[task], *EVERYWHERE), 0)
     kept: list[Record] = []
-    seen: set[tuple[str, str, str]] = set()
-    for record in records:
-        answer = record.answer.strip() if task == "label" else record.answer
-        reason = ""
-        if not record.text.strip():
-            reason = "empty text"
-        elif not answer.strip():
-            reason = "empty answer"
-        elif has_unit and record.unit is None:
+    seen: set[tuple[str, ...]] = set()
+    for given in records:
+        record, reason = _judged(given, task)
+        texts = (record.text, record.answer, record.rejected)
+        if not reason and has_unit and record.unit is None:
             reason = "no unit"
-        elif len(record.text) > max_characters or len(answer) > max_characters:
+        elif not reason and max(map(len, texts)) > max_characters:
             reason = "too long"
-        else:
-            key = (record.unit or "" if has_unit else "", folded(record.text), folded(answer))
+        elif not reason:
+            key = (record.unit or "" if has_unit else "", *map(folded, texts))
             if key in seen:
                 reason = "duplicate"
             seen.add(key)
         if reason:
             dropped[reason] += 1
         else:
-            kept.append(record if answer == record.answer else replace(record, answer=answer))
+            kept.append(record)
     return Cleaned(kept=kept, dropped=dropped)
 
 
+def _judged(record: Record, task: str) -> tuple[Record, str]:
+    """The record as it is kept, and why it cannot be learnt from, if so, whatever else there is."""
+    if not record.text.strip():
+        return record, "empty text"
+    if task == "text":
+        return record, ""
+    if task == "chat":
+        return _parted(record)
+    answer = record.answer.strip()
+    if not answer:
+        return record, "empty answer"
+    if task == "preference" and not record.rejected.strip():
+        return record, "empty rejected answer"
+    if task == "preference" and answer == record.rejected.strip():
+        return record, "both answers the same"
+    return replace(record, answer=answer) if task == "label" else record, ""
+
+
+def _parted(record: Record) -> tuple[Record, str]:
+    """A conversation as its last answer and what stands before it; what stands behind is dropped."""
+    messages = json.loads(record.text)
+    while messages and messages[-1]["role"] != "assistant":
+        messages.pop()
+    if not messages:
+        return record, "no answer"
+    roles = [message["role"] for message in messages]
+    turns = roles[1:] if roles[0] == "system" else roles
+    if turns != ["user", "assistant"] * (len(turns) // 2):
+        return record, "turns out of order"
+    if not all(message["content"].strip() for message in messages):
+        return record, "empty turn"
+    return replace(record, text=chat_text(messages[:-1]), answer=messages[-1]["content"]), ""
+
+
 def folded(text: str) -> str:
-    """`text` without differences of case and white space."""
-    return " ".join(text.casefold().split())
+    """`text` without differences of case and white space, and of a conversation only what is said.
+
+    So the same words are the same whether they came as a chat or as a question.
+    """
+    return " ".join(spoken(text).casefold().split())
 
 
 def label_counts(records: Iterable[Record]) -> dict[str, int]:

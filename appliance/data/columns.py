@@ -9,16 +9,28 @@ from typing import Any
 
 from appliance.core.errors import ConfigWrong, DataRejected
 
-TASKS = {"label": ("text", "label"), "answer": ("prompt", "answer")}
+# Of each task, which columns it needs: the text, then what is learnt from it.
+TASKS = {
+    "label": ("text", "label"),
+    "answer": ("prompt", "answer"),
+    "chat": ("chat",),
+    "text": ("text",),
+    "preference": ("prompt", "chosen", "rejected"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Names of columns; `task` is "label" (`answer` is one of few labels) or "answer" (free text)."""
+    """Names of columns; `task` is one of TASKS.
+
+    `text` holds the text, the question, or the messages of a chat; `answer` the label, the answer or the
+    chosen one; `rejected` the other one of a preference. What a task does not have is None.
+    """
 
     task: str
     text: str
-    answer: str
+    answer: str | None = None
+    rejected: str | None = None
     unit: str | None = None
     group: str | None = None
     date: str | None = None
@@ -26,18 +38,20 @@ class Columns:
 
     def wanted(self) -> tuple[str, ...]:
         """Every column that must be there, each once."""
-        named = (self.text, self.answer, self.unit, self.group, self.date, *self.facts)
+        named = (self.text, self.answer, self.rejected, self.unit, self.group, self.date, *self.facts)
         return tuple(dict.fromkeys(name for name in named if name))
 
 
 def columns_from(value: Mapping[str, Any]) -> Columns:
-    """Columns out of a job's spec: {text, label} or {prompt, answer}, then what is optional.
+    """Columns out of a job's spec: those of exactly one task (see TASKS), then what is optional.
 
     Raises:
-        ConfigWrong: neither pair is whole, both are, or a name is unknown or not a text.
+        ConfigWrong: not the columns of one task, one column for two of them, or a name that is unknown
+        or not a text.
     """
     given = {key: name for key, name in value.items() if name not in (None, "", [], ())}
-    known = {"text", "label", "prompt", "answer", "unit", "group", "date", "facts"}
+    learnt = {name for names in TASKS.values() for name in names}
+    known = learnt | {"unit", "group", "date", "facts"}
     if unknown := sorted(set(given) - known):
         raise ConfigWrong(
             f"Unknown columns setting: {', '.join(unknown)}.", f"Known are {', '.join(sorted(known))}."
@@ -45,17 +59,19 @@ def columns_from(value: Mapping[str, Any]) -> Columns:
     facts = given.pop("facts", ())
     if isinstance(facts, str) or not all(isinstance(name, str) for name in (*facts, *given.values())):
         raise ConfigWrong("A column's name must be a text.", "Write the names as they stand in the header.")
-    task = next((task for task, pair in TASKS.items() if set(pair) <= set(given)), None)
-    if task is None or len({"text", "label", "prompt", "answer"} & set(given)) != 2:
+    task = next((task for task, names in TASKS.items() if set(names) == learnt & set(given)), None)
+    if task is None:
         raise ConfigWrong(
-            "It is not said which column holds the text and which the label or the answer.",
-            "Give --text and --label (one of few labels), or --prompt and --answer (free text).",
+            "It is not said, or said in two ways, which columns hold what is to be learnt.",
+            "Give --text and --label (one of few labels), --prompt and --answer (free text), --chat"
+            " (conversations), --text alone (running text), or --prompt, --chosen and --rejected.",
         )
-    text, answer = (given[name] for name in TASKS[task])
-    if text == answer:
-        raise ConfigWrong(f"Column {text} cannot be both the text and its answer.", "Name two columns.")
+    names = [given[name] for name in TASKS[task]]
+    if len(set(names)) < len(names):
+        raise ConfigWrong("One column cannot be both a text and its answer.", "Name different columns.")
+    text, answer, rejected = [*names, None, None][:3]
     rest = {key: given[key] for key in ("unit", "group", "date") if key in given}
-    return Columns(task=task, text=text, answer=answer, facts=tuple(facts), **rest)
+    return Columns(task=task, text=text, answer=answer, rejected=rejected, facts=tuple(facts), **rest)
 
 
 def need_columns(columns: Columns, there: Iterable[str], where: str) -> None:

@@ -10,21 +10,25 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from appliance.data.records import Record
+from appliance.data.records import Record, spoken
 
 PERCENTS = (10, 50, 90, 99, 100)
 
 
 def figures(parts: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
-    """Records, units, records per unit and lengths, over all splits and per split."""
+    """Records, units, records per unit and lengths, over all splits and per split.
+
+    Lengths are those of the texts; of a chat, of what is said before its last answer.
+    """
     records = [record for part in parts.values() for record in part]
+    texts = [spoken(record.text) for record in records]
     units = Counter(record.unit for record in records if record.unit is not None)
     return {
         "records": len(records),
         "units": len(units),
         "records_per_unit": spread(list(units.values())),
-        "words": quantiles([len(record.text.split()) for record in records]),
-        "characters": quantiles([len(record.text) for record in records]),
+        "words": quantiles([len(text.split()) for text in texts]),
+        "characters": quantiles([len(text) for text in texts]),
         "splits": {
             name: {"records": len(part), "units": len({record.unit for record in part} - {None})}
             for name, part in parts.items()

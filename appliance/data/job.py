@@ -1,8 +1,9 @@
 """The import job: read, clean, split, publish.
 
-spec: {"name", and "path" with "columns" {"text", "label"} or {"prompt", "answer"}, and in it optional
-"unit", "group", "date", "facts": [..]; or "demo": true with optional "patients"}; optional
-"unit_is_record", "unit_name", "seed", "prompt", "max_characters", "min_examples".
+spec: {"name", and "path" with "columns" {"text", "label"}, {"prompt", "answer"}, {"chat"}, {"text"} or
+{"prompt", "chosen", "rejected"}, and in it optional "unit", "group", "date", "facts": [..]; or "demo":
+true with optional "patients"}; optional "unit_is_record", "unit_name", "seed", "labels", "prompt" (not
+for chat and text), "max_characters", "min_examples".
 Events hold counts only, never a text. Records that another dataset holds already are refused when they
 are the same, else counted in the result's `overlap`.
 """
@@ -90,20 +91,17 @@ def plan_from(spec: Mapping[str, Any]) -> Plan:
     noun = "record" if by_record else "patient" if columns.unit else None
     if "unit_name" in given and noun is None:
         raise ConfigWrong("A unit is named but no column holds it.", "Add --unit COLUMN.")
-    prompt = given.get("prompt", store.PROMPTS[columns.task])
-    if not isinstance(prompt, str) or prompt.count("{text}") != 1:
-        raise ConfigWrong("The prompt must hold {text} once.", "Write where the record's text goes.")
     return Plan(
         name=store.check_name(given.get("name", "inbox" if demo else "")),
         path=None if demo else Path(given["path"]).expanduser(),
         columns=columns,
         unit=given.get("unit_name", noun),
         unit_is_record=by_record,
-        prompt=prompt,
+        prompt=_prompt(given, columns.task),
         labels=_labels(given, columns, demo=demo),
         seed=_whole(given, "seed", 0, least=0),
         patients=_whole(given, "patients", 2000, least=30),
-        max_characters=_whole(given, "max_characters", 8000, least=1),
+        max_characters=_whole(given, "max_characters", _LONGEST[columns.task], least=1),
         min_examples=_whole(given, "min_examples", 10, least=0),
     )
 
@@ -183,7 +181,11 @@ def _clean(plan: Plan, job: Job) -> Cleaned:
     if not cleaned.kept:
         reasons = ", ".join(f"{number} {why}" for why, number in cleaned.dropped.items() if number)
         raise DataRejected(
-            f"None of the {count} records can be used: {reasons}.", "Check which columns are named."
+            f"None of the {count} records can be used: {reasons}.",
+            "A chat is a list of messages by user and assistant in turn, after a system message if there is"
+            " one; the roles have these very names."
+            if plan.columns.task == "chat"
+            else "Check which columns are named.",
         )
     if plan.unit_is_record:
         return replace(cleaned, kept=[replace(record, unit=own_unit(record.id)) for record in cleaned.kept])
@@ -211,7 +213,7 @@ def _counted(records: Iterable[Record], read: Counter[str]) -> Iterator[Record]:
 
 def _size(record: Record) -> int:
     """About the bytes of its line, with room for marks, facts and escapes."""
-    return 500 + 2 * len(record.text.encode()) + 2 * len(record.answer.encode())
+    return 500 + 2 * sum(len(text.encode()) for text in (record.text, record.answer, record.rejected))
 
 
 def _result(dataset: store.Dataset, *, reused: bool) -> dict[str, Any]:
@@ -229,6 +231,19 @@ def _result(dataset: store.Dataset, *, reused: bool) -> dict[str, Any]:
         "overlap": dataset.facts.get("overlap", {}),
         "facts": dataset.facts,
     }
+
+
+def _prompt(given: Mapping[str, Any], task: str) -> str:
+    usual = store.PROMPTS[task]
+    prompt = given.get("prompt", usual)
+    if not usual and prompt != usual:
+        raise ConfigWrong(
+            "Chats and running texts are learnt as they stand; they have no prompt form.",
+            "Leave --prompt-form out.",
+        )
+    if usual and (not isinstance(prompt, str) or prompt.count("{text}") != 1):
+        raise ConfigWrong("The prompt must hold {text} once.", "Write where the record's text goes.")
+    return str(prompt)
 
 
 def _labels(given: Mapping[str, Any], columns: Columns, *, demo: bool) -> tuple[str, ...]:
@@ -250,6 +265,8 @@ def _whole(given: Mapping[str, Any], key: str, default: int, *, least: int) -> i
     return value
 
 
+# Characters of one text at most; what a base cannot read of it is cut when it is learnt.
+_LONGEST = {"label": 8000, "answer": 8000, "preference": 8000, "chat": 32_000, "text": 100_000}
 _SETTINGS = {
     "path",
     "demo",

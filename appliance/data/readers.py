@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from appliance.core.errors import DataRejected, NotFound
 from appliance.data.columns import Columns, need_columns
-from appliance.data.records import Record
+from appliance.data.records import Record, chat_text
 
 FIELD_CAP = 1_000_000  # characters in one field
 LINE_CAP = 4_000_000  # bytes in one line or one JSON object
@@ -64,11 +64,13 @@ def read_records(
     """The records at `path`, in file order; `seen` is told now and then how many bytes are behind.
 
     A record's id counts rows from 1 in reading order; its source is file and line. Empty texts,
-    answers and units come through as they are: `clean` judges them.
+    answers and units come through as they are: `clean` judges them. So does a whole conversation, in
+    `text` (`chat_text`): `clean` parts its last answer from it.
 
     Raises:
         NotFound: there is nothing at `path`.
-        DataRejected: a file that cannot be read, or a column that is not in it.
+        DataRejected: a file that cannot be read, a column that is not in it, or a chat column that
+        holds something else than messages.
     """
     files, _ = record_files(path)
     number = before = 0
@@ -84,8 +86,8 @@ def read_records(
 
 
 def _record(row: dict[str, Any], columns: Columns, number: int, name: str, line: int) -> Record:
-    def cell(column: str) -> str:
-        value = row.get(column)
+    def cell(column: str | None) -> str:
+        value = row.get(column) if column else None
         if isinstance(value, str):
             text = value
         elif value is None:
@@ -98,23 +100,50 @@ def _record(row: dict[str, Any], columns: Columns, number: int, name: str, line:
             raise _unreadable(name, line, f"column {column} is longer than {FIELD_CAP:,} characters")
         return text
 
+    def chat() -> str:
+        """JSON files may hold the messages as a list; anywhere they may be that list as JSON text."""
+        value = row.get(columns.text)
+        try:
+            messages = value if isinstance(value, list) else json.loads(cell(columns.text).strip() or "null")
+        except (ValueError, RecursionError) as problem:
+            raise _unreadable(name, line, f"column {columns.text} holds no JSON list") from problem
+        if messages is None:
+            return ""
+        if not isinstance(messages, list) or not all(map(_is_message, messages)):
+            why = f"column {columns.text} is not a list of messages, each with a role and a content"
+            raise _unreadable(name, line, why)
+        if len(text := chat_text(messages)) > FIELD_CAP:
+            raise _unreadable(name, line, f"column {columns.text} is longer than {FIELD_CAP:,} characters")
+        return text
+
     facts = {column: value for column in columns.facts if (value := cell(column))}
     if columns.date and (date := cell(columns.date)):
         facts["date"] = date
     record = Record(
         id=f"{number:07d}",
-        text=cell(columns.text),
+        text=chat() if columns.task == "chat" else cell(columns.text),
         answer=cell(columns.answer),
+        rejected=cell(columns.rejected),
         unit=(cell(columns.unit).strip() or None) if columns.unit else None,
         group=(cell(columns.group).strip() or None) if columns.group else None,
         source=f"{name}:{line}",
         facts=facts,
     )
     try:
-        "".join((record.text, record.answer, record.unit or "", record.group or "", *facts.values())).encode()
+        texts = (record.text, record.answer, record.rejected, record.unit or "", record.group or "")
+        "".join((*texts, *facts.values())).encode()
     except UnicodeEncodeError as problem:
         raise _unreadable(name, line, "half a character (a lone surrogate)") from problem
     return record
+
+
+def _is_message(value: Any) -> bool:
+    """A message of a chat; a content that is null is an empty one."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("role"), str)
+        and isinstance(value.get("content", 0), (str, type(None)))
+    )
 
 
 def _rows(file: Path, name: str, columns: Columns) -> Iterator[tuple[int, dict[str, Any], int]]:

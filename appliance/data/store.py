@@ -27,13 +27,23 @@ from appliance.data.records import Record, record_from, record_line
 from appliance.data.split import SPLITS
 from appliance.security import audit
 
-PROMPTS = {"label": "Message: {text}\nLabel?", "answer": "{text}"}
+# How the model is asked, by task. A chat brings its own turns and running text is not asked for.
+PROMPTS = {
+    "label": "Message: {text}\nLabel?",
+    "answer": "{text}",
+    "preference": "{text}",
+    "chat": "",
+    "text": "",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One version. `unit` is the noun of whose privacy is protected, None where none was declared."""
+    """One version. `unit` is the noun of whose privacy is protected, None where none was declared.
+
+    `task` is one of PROMPTS; `prompt` is empty where the task has none.
+    """
 
     name: str
     version: int

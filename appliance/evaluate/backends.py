@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from appliance.core.errors import EngineFailed, ModelRejected
 from appliance.models.encoding import Encoder
 from appliance.models.llama import LlamaFile, library, log_tail
-from appliance.models.load import chat_template, load_torch
+from appliance.models.load import encoder_for, load_torch
 from appliance.models.task import Task
 
 _NEW_TOKENS = 64
@@ -43,23 +43,14 @@ class TorchScorer:
 
     def __init__(self, base: Path, adapter: Path | None = None) -> None:
         self._model, self._tokenizer = load_torch(base, adapter)
-        self._template = chat_template(base)
+        self._folder = base
         self.context = min(int(getattr(self._model.config, "max_position_embeddings", _UNTOLD)), _LONGEST)
         self.max_tokens = max(4096, self.context)
         self.n_vocab = int(self._model.config.vocab_size)
 
     def encoder(self, task: Task) -> Encoder:
         """See Scorer."""
-        tokenizer = self._tokenizer
-        return Encoder(
-            tokenize=lambda text: tokenizer(text, add_special_tokens=False).input_ids,
-            template=self._template,
-            bos_token=tokenizer.bos_token or "",
-            eos_token=tokenizer.eos_token or "",
-            eos=tokenizer.eos_token_id,
-            task=task,
-            limit=self.context,
-        )
+        return encoder_for(self._tokenizer, self._folder, task, self.context)
 
     def logits(self, prompts_tokens: list[list[int]], keep: list[int]) -> list[NDArray[np.float32]]:
         """See Scorer. The output head runs only at positions that some row of the batch keeps."""
@@ -94,7 +85,7 @@ class TorchScorer:
             int(token)  # waits for the device
             middle = time.perf_counter()
             for _ in range(_NEW_TOKENS):
-                out = self._model(input_ids=token, past_key_values=out.past_key_values, use_cache=True)
+                out = self._model(input_ids=token, cache=out.cache, use_cache=True)
                 token = out.logits[:, -1:].argmax(-1)
                 int(token)
             return middle - start, time.perf_counter() - middle

@@ -111,7 +111,8 @@ def task_for(chain: Sequence[Model], dataset: store.Dataset) -> Task:
     if told is None:
         return Task(kind=dataset.task, prompt=dataset.prompt, labels=dataset.labels)
     task = task_from(told)
-    if task.kind != dataset.task or set(task.labels) != set(dataset.labels):
+    answers = {task.kind, dataset.task} <= {"answer", "preference"}  # a preference's answer is the chosen one
+    if (task.kind != dataset.task and not answers) or set(task.labels) != set(dataset.labels):
         raise ConfigWrong(
             f"{chain[0].name} was tuned for another task than {dataset.title}.",
             "Evaluate it on the dataset it was tuned on, or on one with the same labels.",
@@ -184,7 +185,7 @@ def open_scorer(chain: Sequence[Model]) -> TorchScorer | GgufScorer:
     model = chain[0]
     if model.kind == "gguf":
         return GgufScorer(model.path)
-    if model.kind == "base":
+    if model.whole:
         return TorchScorer(model.path)
     base = next((step for step in chain if step.kind == "base"), None)
     if base is None:

@@ -61,7 +61,7 @@ class Measured:
     @property
     def tuned(self) -> bool:
         """Whether records of this site went into it."""
-        return any(step.kind == "adapter" for step in self.chain)
+        return any(step.trained for step in self.chain)
 
 
 def groups_of(
@@ -151,7 +151,7 @@ def judge(
 def training_curve(chain: Sequence[Model]) -> list[dict[str, Any]]:
     """Step, loss, validation loss and epsilon of the run behind a model, as far as they are known."""
     for step in chain:
-        history = step.facts.get("training", {}).get("history") if step.kind == "adapter" else None
+        history = step.facts.get("training", {}).get("history") if step.trained else None
         if isinstance(history, list):
             wanted = ("step", "loss", "validation_loss", "epsilon")
             return [{name: point.get(name) for name in wanted} for point in history]
@@ -159,14 +159,15 @@ def training_curve(chain: Sequence[Model]) -> list[dict[str, Any]]:
 
 
 def check_same_tokens(measured: Sequence[Measured]) -> None:
-    """Check that every engine read the records of one base as the same token ids.
+    """Check that every engine read the records of one base (or tuned model) as the same token ids.
 
     Raises:
         ProofFailed: one did not, so that its figures would not be the served model's.
     """
     seen: dict[tuple[str, str], str] = {}
     for one in measured:
-        key = (one.chain[-1].name, one.task.prompt)
+        whole = next((step.name for step in one.chain if step.whole), one.model.name)
+        key = (whole, one.task.prompt)
         if seen.setdefault(key, one.scores.tokens_sha256) != one.scores.tokens_sha256:
             raise ProofFailed(
                 f"{one.model.name} splits the records into other tokens than its base does.",

@@ -113,10 +113,7 @@ def _row(encoder: Encoder, record: Question, gold: int) -> Row:
         tokens = encoder.encode(record.text, record.answer)
     except DataRejected:
         return Row(id=record.id, tokens=None, gold=gold)
-    long = len(tokens.tokens) > encoder.limit // 2  # a text that was cut still nearly fills the limit
-    return Row(
-        id=record.id, tokens=tokens, gold=gold, cut=long and encoder.prompt(record.text) != tokens.prompt
-    )
+    return Row(id=record.id, tokens=tokens, gold=gold, cut=tokens.cut > 0)
 
 
 def score(

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.errors import ModelRejected
+from appliance.models.encoding import Encoder
 from appliance.models.safetensors import read_headers
+from appliance.models.task import Task
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz")
 _NEEDED = ("config.json", "tokenizer.json")
@@ -107,6 +109,19 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def encoder_for(tokenizer: Any, folder: Path, task: Task, limit: int) -> Encoder:
+    """The encoder of a transformers tokenizer with the chat template in `folder`."""
+    return Encoder(
+        tokenize=lambda text: tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"],
+        template=chat_template(folder),
+        bos_token=tokenizer.bos_token or "",
+        eos_token=tokenizer.eos_token or "",
+        eos=tokenizer.eos_token_id,
+        task=task,
+        limit=limit,
+    )
 
 
 def load_torch(base: Path, adapter: Path | None = None) -> tuple[Any, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from appliance.core.errors import ModelRejected
+from appliance.core.errors import DataRejected, ModelRejected
 
 _FAILURES = (TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, SyntaxError)
 _sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
@@ -26,7 +28,7 @@ _compiled = lru_cache(maxsize=16)(_sandbox.from_string)
 
 def render(
     template: str,
-    messages: Sequence[dict[str, str]],
+    messages: Sequence[Mapping[str, str]],
     *,
     bos_token: str,
     eos_token: str,
@@ -49,3 +51,67 @@ def render(
             f"The model's chat template cannot be used: {str(problem) or type(problem).__name__}.",
             "Use a model whose template takes user and assistant turns.",
         ) from problem
+
+
+def segments(
+    template: str,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    bos_token: str,
+    eos_token: str,
+    last_only: bool = False,
+) -> list[str]:
+    """`messages` as the template writes them, parted where turns of the assistant begin and end.
+
+    Even places hold what the model reads, odd ones what it writes: its words and what ends the turn,
+    without the white space behind it. Each beginning is the very prompt that serving would make there.
+    With `last_only` only the last turn is parted from the rest. The last message is the assistant's.
+
+    Raises:
+        ModelRejected: the template cannot be used, or writes earlier turns otherwise once others follow.
+    """
+    parts: list[str] = []
+    behind = ""
+    turns = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+    for place in turns[-1:] if last_only else turns:
+        opened = render(template, messages[:place], bos_token=bos_token, eos_token=eos_token)
+        closed = render(
+            template,
+            messages[: place + 1],
+            bos_token=bos_token,
+            eos_token=eos_token,
+            add_generation_prompt=False,
+        )
+        if not (opened.startswith(behind) and closed.startswith(opened)):
+            raise ModelRejected(
+                "The model's chat template writes a conversation otherwise once it goes on, so its turns"
+                " cannot be learnt.",
+                "Use a base whose template leaves earlier turns as they were, or questions and answers.",
+            )
+        turn = closed[len(opened) :].rstrip()
+        if not turn:
+            raise ModelRejected(
+                "The model's chat template leaves the assistant's words out.", "Use another base."
+            )
+        parts += [opened[len(behind) :], turn]
+        behind = opened + turn
+    return parts
+
+
+def messages_from(text: str) -> list[dict[str, str]]:
+    """The messages of a chat record's text: a JSON list of {"role", "content"}, the last by the user.
+
+    Raises:
+        DataRejected: it is something else.
+    """
+    try:
+        value: Any = json.loads(text)
+        messages = [{"role": str(each["role"]), "content": str(each["content"])} for each in value]
+        if messages[-1]["role"] == "user":
+            return messages
+    except (ValueError, LookupError, TypeError, RecursionError):
+        pass
+    raise DataRejected(
+        "The text of a chat record is no list of messages up to a user's.",
+        "Import the conversations with --chat.",
+    )

@@ -15,12 +15,15 @@ from appliance.core.files import sha256_file, sha256_folder
 from appliance.core.home import Home
 from appliance.security import audit
 
-KINDS = ("base", "adapter", "gguf")
+KINDS = ("base", "adapter", "tuned", "gguf")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """One registry entry. `path` is a folder (base, adapter) or a file (gguf)."""
+    """One registry entry. `path` is a folder (base, adapter, tuned) or a file (gguf).
+
+    "tuned" is a whole model whose own weights were trained here; its parent is the base it was.
+    """
 
     name: str
     kind: str
@@ -32,6 +35,16 @@ class Model:
     dataset: str | None = None
     created: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether its folder is a model by itself, not an adapter for one."""
+        return self.kind in ("base", "tuned")
+
+    @property
+    def trained(self) -> bool:
+        """Whether it came out of a training run here."""
+        return self.kind in ("adapter", "tuned")
 
 
 def add(home: Home, model: Model, *, who: str) -> Model:

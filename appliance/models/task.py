@@ -1,8 +1,9 @@
 """What a tuned model is asked to do, in one place, so that training, evaluation and serving agree.
 
-The prompt of a label task is `PROMPT` filled in and put through the model's own chat template;
-the answer is one space, then the label. The task travels in the adapter's facts and in the GGUF
-(key `cloister.task`), byte for byte.
+The prompt of a label, answer or preference task is `prompt` filled in and put through the model's own
+chat template; the answer is one space, then the label or the text. A chat is what that template makes
+of its turns, and running text stands alone: both have an empty `prompt`. The task travels in the
+adapter's facts and in the GGUF (key `cloister.task`), byte for byte.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+KINDS = ("label", "answer", "chat", "text", "preference")
 PROMPT = "Message: {text}\nLabel?"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """`kind` is "label" (answer is one of `labels`) or "answer" (free text)."""
+    """`kind` is one of KINDS: "label" (answer is one of `labels`), "answer" (free text), "chat"
+    (conversations), "text" (running text) or "preference" (the better of two answers).
+    """
 
     kind: str
     prompt: str

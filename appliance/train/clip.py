@@ -18,6 +18,12 @@ from appliance.core.errors import PrivacyRefused
 from appliance.privacy.noise import LATTICE
 
 _MARGIN = 1e-6  # clip this much below the bound: the products below are rounded, 2**-23 at most
+_BLOCK = 2**15  # columns at a time on a CPU: float64 and integer copies stay in the cache
+
+
+def record_rows(rows: Tensor, sequences: int) -> Tensor:
+    """Gradients of records that went through the model as `sequences` rows each, one after another."""
+    return rows if sequences == 1 else rows.view(-1, sequences, rows.shape[1]).sum(dim=1)
 
 
 def unit_means(rows: Tensor, losses: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -34,17 +40,19 @@ def unit_means(rows: Tensor, losses: Tensor, counts: Sequence[int]) -> tuple[Ten
 def clip_to_lattice(gradients: Tensor, max_grad_norm: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Sum of clipped rows in lattice steps of max_grad_norm / 2**20, and which rows were clipped.
 
-    Lattice steps are below 2**24, so float32 holds them exactly, and float64 holds their sum.
+    Lattice steps are below 2**24, so float32 holds them exactly, and int32 those of one row.
 
     Raises:
         PrivacyRefused: a gradient is not finite.
     """
-    norms = torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float64)
+    blocks = torch.split(gradients, gradients.shape[1] if gradients.is_cuda else _BLOCK, dim=1)
+    norms = torch.stack([block.double().square_().sum(dim=1) for block in blocks]).sum(dim=0).sqrt_()
     if not bool(torch.isfinite(norms).all()):
         raise PrivacyRefused(
             "A gradient is not a finite number; clipping could not bound it.", "Lower --learning-rate."
         )
     factor = (max_grad_norm * (1 - _MARGIN) / norms.clamp(min=1e-30)).clamp(max=1.0)
-    steps = (gradients * (factor * (LATTICE / max_grad_norm)).float()[:, None]).trunc_()
-    summed = steps.sum(dim=0, dtype=torch.float64).to(torch.int64)
+    scale = (factor * (LATTICE / max_grad_norm)).float()[:, None]
+    # converting to integers rounds toward zero; their sum is taken in int64
+    summed = torch.cat([(block * scale).to(torch.int32).sum(dim=0) for block in blocks])
     return summed.cpu().numpy(), (factor < 1).cpu().numpy()

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from appliance.core.errors import PrivacyRefused
-from appliance.models.encoding import Encoded
-from appliance.train.clip import unit_means
-from appliance.train.losses import Loss, answer_logits, collate
+from appliance.models.encoding import Example
+from appliance.train.batch import answer_logits, collate
+from appliance.train.clip import record_rows, unit_means
+from appliance.train.losses import Loss
 
 
 class HookEngine:
@@ -31,16 +32,17 @@ class HookEngine:
         except NotImplementedError as problem:
             raise PrivacyRefused(
                 "This base has trainable layers without per-record gradients.",
-                "Train LoRA on linear layers only.",
+                "Train with --method lora.",
             ) from problem
 
-    def unit_gradients(self, groups: Sequence[Sequence[Encoded]]) -> tuple[Tensor, Tensor]:
+    def unit_gradients(self, groups: Sequence[Sequence[Example]]) -> tuple[Tensor, Tensor]:
         """Mean gradient of each unit [units, parameters] and each unit's mean loss [units]."""
         records = [record for group in groups for record in group]
         batch = collate(records, self._device)
         losses = self._loss(answer_logits(self._model, batch), batch, records)
         torch.autograd.backward(losses.sum())
-        rows = torch.cat([self._taken(parameter, len(records)) for parameter in self.parameters], dim=1)
+        rows = torch.cat([self._taken(parameter, batch.size) for parameter in self.parameters], dim=1)
+        rows = record_rows(rows, len(records[0].sequences))
         return unit_means(rows, losses.detach(), [len(group) for group in groups])
 
     def close(self) -> None:

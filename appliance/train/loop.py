@@ -8,175 +8,170 @@ repeats.
 
 from __future__ import annotations
 
-import json
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from numpy.typing import NDArray
 
-from appliance.core.errors import BudgetSpent, PrivacyRefused
-from appliance.core.files import replacing
-from appliance.models.encoding import Encoded
+from appliance.core.errors import BudgetSpent, Diverged, NoRoom, PrivacyRefused
+from appliance.models.encoding import Example
 from appliance.privacy.noise import LATTICE, Keystream, discrete_gaussian
+from appliance.train.batch import answer_logits, collate
 from appliance.train.clip import clip_to_lattice
 from appliance.train.engine import Engine
-from appliance.train.losses import Loss, answer_logits, collate
-from appliance.train.plan import Plan, learning_rates
+from appliance.train.losses import Loss
+from appliance.train.optimiser import Optimiser
+from appliance.train.plan import Plan
+from appliance.train.ranks import SOLO, Ranks
 from appliance.train.sampling import pack, poisson_units, some_records
 from appliance.train.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepFacts:
-    """What one step saw. `clipped` is the share of units whose gradient was clipped."""
+    """What one step saw.
+
+    `clipped` is the share of units whose gradient was clipped, `lost` counts those whose gradient was
+    not a number (they add nothing). `noise_ratio` is the standard deviation of the noise really added
+    over the promised one, None without privacy. `pieces`: how finely micro-batches are cut because
+    memory ran out.
+    """
 
     step: int
     loss: float
     units: int
     clipped: float
+    lost: int
+    noise_ratio: float | None
     tokens: int
+    pieces: int
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """The gradient of one step, flat, with what went into it."""
+    """The gradient of one step, flat, with what went into it (see StepFacts)."""
 
     gradient: torch.Tensor
     loss: float
     units: int
     clipped: float
     tokens: int
+    lost: int = 0
+    noise_ratio: float | None = None
+    pieces: int = 1
 
 
 NextUpdate = Callable[[], Update]
 
 
 def private_update(
-    engine: Engine, groups: Sequence[Sequence[Encoded]], plan: Plan, settings: Settings
+    engine: Engine,
+    groups: Sequence[Sequence[Example]],
+    plan: Plan,
+    settings: Settings,
+    ranks: Ranks = SOLO,
 ) -> NextUpdate:
     """Updates by DP-SGD over `groups`: what is sampled together, averaged and clipped once."""
     if not plan.noise_multiplier or not plan.sample_rate or not plan.expected_batch:
         raise PrivacyRefused("A private run needs noise, a sampling rate and a declared number of units.")
     noise_multiplier, sample_rate, expected = plan.noise_multiplier, plan.sample_rate, plan.expected_batch
-    size = sum(parameter.numel() for parameter in engine.parameters)
+    size, most, bound = _size(engine.parameters), settings.records_per_unit, settings.max_grad_norm
+    # All processes draw the same sample from a key that the first one made; the noise has its own.
+    sampler = Keystream(bytes.fromhex(ranks.from_first(os.urandom(32).hex())))
     stream = Keystream()
+    memory = _Pieces()
+
+    def sums(parts: Sequence[Sequence[Sequence[Example]]]) -> tuple[NDArray[np.int64], list[float]]:
+        total, told = np.zeros(size, dtype=np.int64), np.zeros(4)
+        for part in parts:
+            gradients, losses = engine.unit_gradients(part)
+            whole = torch.isfinite(gradients.sum(dim=1))
+            summed, cut = clip_to_lattice(gradients if bool(whole.all()) else gradients[whole], bound)
+            total += summed
+            there = losses[whole]
+            told += [float(there.sum()), len(there), int(cut.sum()), len(losses) - len(there)]
+        return total, told.tolist()
 
     def update() -> Update:
-        total = np.zeros(size, dtype=np.int64)
-        losses: list[float] = []
-        clipped = tokens = 0
         taken = [
-            [groups[unit][place] for place in some_records(range(len(groups[unit])), most, stream)]
-            for unit in poisson_units(len(groups), sample_rate, stream)
+            [groups[unit][place] for place in some_records(range(len(groups[unit])), most, sampler)]
+            for unit in poisson_units(len(groups), sample_rate, sampler)
         ]
-        lengths = [[len(record.tokens) for record in group] for group in taken]
-        for part in pack(lengths, settings.micro_tokens):
-            gradients, loss = engine.unit_gradients([taken[place] for place in part])
-            summed, cut = clip_to_lattice(gradients, settings.max_grad_norm)
-            total += summed
-            clipped += int(cut.sum())
-            losses += loss.tolist()
-            tokens += sum(sum(lengths[place]) for place in part)
-        total += discrete_gaussian(size, noise_multiplier * LATTICE, stream)
-        gradient = torch.from_numpy(total * (settings.max_grad_norm / LATTICE / expected))
+        parts = _micro_batches(taken, settings.micro_tokens)
+        total, told = memory.work(sums, ranks.share(parts))
+        total = ranks.summed(total)
+        loss, finite, clipped, lost = ranks.summed(np.array(told)).tolist()
+        noise = discrete_gaussian(size, noise_multiplier * LATTICE, stream)
+        exact = torch.from_numpy((total + noise) * (bound / LATTICE / expected))
+        gradient = ranks.gradient(exact.float())
+        added = gradient.double().numpy() * (expected / bound) - total / LATTICE
         return Update(
-            gradient=gradient.float(),
-            loss=float(np.mean(losses)) if losses else float("nan"),
+            gradient=gradient,
+            loss=loss / finite if finite else float("nan"),
             units=len(taken),
             clipped=clipped / max(1, len(taken)),
-            tokens=tokens,
+            lost=int(lost),
+            noise_ratio=float(np.sqrt(np.mean(added**2))) / noise_multiplier,
+            tokens=_tokens(taken),
+            pieces=memory.pieces,
         )
 
-    most = settings.records_per_unit
     return update
 
 
 def open_update(
-    model: Any, loss: Loss, records: Sequence[Encoded], settings: Settings, start: int, device: str
+    model: Any,
+    loss: Loss,
+    records: Sequence[Example],
+    settings: Settings,
+    start: int,
+    device: str,
+    ranks: Ranks = SOLO,
 ) -> NextUpdate:
     """Updates without privacy: batches of a seeded shuffle, pass after pass, from step `start`."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     size = min(settings.batch, len(records))
     per_pass = len(records) // size
     state = {"step": start}
+    memory = _Pieces()
+
+    def sums(parts: Sequence[Sequence[Sequence[Example]]]) -> float:
+        total = 0.0
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        for part in parts:
+            some = [record for group in part for record in group]
+            batch = collate(some, device)
+            each = loss(answer_logits(model, batch), batch, some)
+            torch.autograd.backward(each.sum() / size)
+            total += float(each.detach().sum())
+        return total
 
     def update() -> Update:
         turn, place = divmod(state["step"], per_pass)
         state["step"] += 1
         order = np.random.default_rng([settings.seed, turn]).permutation(len(records))
-        chosen = [records[row] for row in order[place * size : (place + 1) * size]]
-        total = 0.0
-        for part in pack([[len(record.tokens)] for record in chosen], settings.micro_tokens):
-            some = [chosen[row] for row in part]
-            batch = collate(some, device)
-            each = loss(answer_logits(model, batch), batch, some)
-            torch.autograd.backward(each.sum() / size)
-            total += float(each.sum())
-        gradient = torch.cat([parameter.grad.reshape(-1) for parameter in parameters]).cpu()
+        chosen = [[records[row]] for row in order[place * size : (place + 1) * size]]
+        total = memory.work(sums, ranks.share(_micro_batches(chosen, settings.micro_tokens)))
+        flat = torch.cat([p.grad.reshape(-1).float() for p in parameters if p.grad is not None]).cpu()
         for parameter in parameters:
             parameter.grad = None
-        tokens = sum(len(record.tokens) for record in chosen)
-        return Update(gradient=gradient, loss=total / size, units=size, clipped=0.0, tokens=tokens)
+        return Update(
+            gradient=torch.from_numpy(ranks.summed(flat.numpy())),
+            loss=float(ranks.summed(np.array([total]))[0]) / size,
+            units=size,
+            clipped=0.0,
+            tokens=_tokens(chosen),
+            pieces=memory.pieces,
+        )
 
     return update
-
-
-class Optimiser:
-    """AdamW over the adapters, with its state in one safetensors file."""
-
-    def __init__(self, model: Any, plan: Plan) -> None:
-        self._named = {name: part for name, part in model.named_parameters() if part.requires_grad}
-        self._adam = torch.optim.AdamW(
-            list(self._named.values()), betas=(0.9, 0.99), weight_decay=plan.weight_decay
-        )
-        self._rates = learning_rates(plan.steps, plan.learning_rate)
-
-    def apply(self, step: int, gradient: torch.Tensor) -> None:
-        """Take step number `step` (from 0) along a flat gradient."""
-        self._adam.param_groups[0]["lr"] = self._rates[step]
-        place = 0
-        for part in self._named.values():
-            piece = gradient[place : place + part.numel()]
-            part.grad = piece.reshape(part.shape).to(part.device, part.dtype)
-            place += part.numel()
-        self._adam.step()
-        for part in self._named.values():
-            part.grad = None
-
-    def save(self, path: Path, step: int, history: Sequence[dict[str, Any]]) -> None:
-        """Write adapters, moments and the number of finished steps."""
-        tensors: dict[str, torch.Tensor] = {}
-        for name, part in self._named.items():
-            state = self._adam.state[part]
-            tensors |= {
-                f"w:{name}": part.detach().cpu().contiguous(),
-                f"m:{name}": state["exp_avg"].cpu().contiguous(),
-                f"v:{name}": state["exp_avg_sq"].cpu().contiguous(),
-            }
-        with replacing(path) as draft:
-            save_file(tensors, draft, metadata={"step": str(step), "history": json.dumps(list(history))})
-
-    def load(self, path: Path) -> tuple[int, list[dict[str, Any]]]:
-        """Restore what `save` wrote; returns the number of finished steps and their history."""
-        with safe_open(path, framework="pt") as stored:
-            meta = stored.metadata()
-            step = int(meta["step"])
-            for name, part in self._named.items():
-                with torch.no_grad():
-                    part.copy_(stored.get_tensor(f"w:{name}"))
-                self._adam.state[part] = {
-                    "step": torch.tensor(float(step)),
-                    "exp_avg": stored.get_tensor(f"m:{name}").to(part.device),
-                    "exp_avg_sq": stored.get_tensor(f"v:{name}").to(part.device),
-                }
-        return step, json.loads(meta["history"])
 
 
 def train(
@@ -188,11 +183,16 @@ def train(
     charge: Callable[[int], None] | None,
     saved: Callable[[int], None],
     tell: Callable[[StepFacts], None],
+    enough: Callable[[], bool] = lambda: False,
 ) -> int:
     """Take the steps from `start` to `steps`; returns how many are done in all.
 
     `charge(step)` is called before each private step; when it raises BudgetSpent the run ends there
-    and keeps what it has. `tell` hears of each step, then `saved(done)` makes it durable.
+    and keeps what it has. `tell` hears of each step, then `saved(done)` makes it durable; when
+    `enough()` says so after that, the run ends early.
+
+    Raises:
+        Diverged: loss or weights are no longer numbers; what `saved` kept last is still good.
     """
     for step in range(start, steps):
         began = time.monotonic()
@@ -202,27 +202,99 @@ def train(
             except BudgetSpent:
                 return step
         found = update()
+        if found.units and (found.lost == found.units or not np.isfinite(found.loss)):
+            raise _diverged(step)
         optimiser.apply(step, found.gradient)
+        if not optimiser.finite():
+            raise _diverged(step)
         tell(
             StepFacts(
                 step=step + 1,
                 loss=found.loss,
                 units=found.units,
                 clipped=found.clipped,
+                lost=found.lost,
+                noise_ratio=found.noise_ratio,
                 tokens=found.tokens,
+                pieces=found.pieces,
                 seconds=time.monotonic() - began,
             )
         )
         saved(step + 1)
+        if enough():
+            return step + 1
     return steps
 
 
-def mean_loss(model: Any, loss: Loss, records: Sequence[Encoded], device: str, budget: int) -> float:
-    """Mean loss over records, without training."""
+def mean_loss(model: Any, loss: Loss, records: Sequence[Example], device: str, budget: int) -> float:
+    """Mean loss over records, without training and without dropout."""
     total = 0.0
+    model.eval()
     with torch.no_grad():
-        for part in pack([[len(record.tokens)] for record in records], budget):
-            some = [records[row] for row in part]
+        for part in _micro_batches([[record] for record in records], budget):
+            some = [record for group in part for record in group]
             batch = collate(some, device)
             total += float(loss(answer_logits(model, batch), batch, some).sum())
+    model.train()
     return total / len(records) if records else float("nan")
+
+
+class _Pieces:
+    """Cuts micro-batches into more pieces whenever memory runs out, from then on."""
+
+    def __init__(self) -> None:
+        self.pieces = 1
+
+    def work(self, sums: Callable[[Any], Any], parts: Sequence[list[Sequence[Example]]]) -> Any:
+        """What `sums` makes of the parts, cut; begun anew, finer, when memory runs out.
+
+        Nothing of an attempt that failed is kept, and what is summed is the same however it is cut.
+
+        Raises:
+            NoRoom: not even single units fit.
+        """
+        while True:
+            try:
+                return sums([piece for part in parts for piece in _cut(part, self.pieces)])
+            except (RuntimeError, MemoryError) as problem:
+                if not _out_of_memory(problem):
+                    raise
+                if all(len(part) <= self.pieces for part in parts):
+                    raise NoRoom(
+                        "There is not enough memory for the gradient of a single unit.",
+                        "Use --checkpointing, --precision bfloat16, fewer --targets or --records-per-unit.",
+                    ) from problem
+            self.pieces *= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def _cut(part: list[Sequence[Example]], pieces: int) -> Iterable[list[Sequence[Example]]]:
+    step = -(-len(part) // pieces)
+    return [part[at : at + step] for at in range(0, len(part), step)]
+
+
+def _out_of_memory(problem: BaseException) -> bool:
+    """torch raises RuntimeError for it on a CPU and a subclass of its own on a GPU."""
+    words = str(problem).lower()
+    return isinstance(problem, MemoryError) or "out of memory" in words or "can't allocate memory" in words
+
+
+def _micro_batches(groups: Sequence[Sequence[Example]], budget: int) -> list[list[Sequence[Example]]]:
+    lengths = [[len(part.tokens) for record in group for part in record.sequences] for group in groups]
+    return [[groups[place] for place in part] for part in pack(lengths, budget)]
+
+
+def _tokens(groups: Sequence[Sequence[Example]]) -> int:
+    return sum(len(part.tokens) for group in groups for record in group for part in record.sequences)
+
+
+def _size(parameters: Sequence[torch.Tensor]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _diverged(step: int) -> Diverged:
+    return Diverged(
+        f"Step {step + 1} gave a loss or weights that are not numbers.",
+        "Lower --learning-rate and start anew.",
+    )

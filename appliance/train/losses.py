@@ -2,126 +2,29 @@
 
 The batch loss of transformers is a mean over all tokens of a batch: there, changing one record's
 labels changes every other record's gradient, and a clipped sum no longer has the sensitivity the
-noise is made for. Logits are computed for the answer's end of the batch only.
+noise is made for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy, log_softmax, logsigmoid
 
-from appliance.models.encoding import Encoded
+from appliance.models.encoding import Example, Pair
 from appliance.models.trie import LabelTrie
+from appliance.train.batch import Batch, answer_logits, collate
+
+Loss = Callable[[Tensor, Batch, Sequence[Example]], Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Records padded on the left, so that all answers end in the last column.
-
-    `tokens`, `mask`, `positions` are [n, t]. Answer token k belongs to record `rows[k]`; the logits
-    that predict it are at column `columns[k]` of the last `keep` columns; `targets[k]` is its id.
-    """
-
-    tokens: Tensor
-    mask: Tensor
-    positions: Tensor
-    keep: int
-    rows: Tensor
-    columns: Tensor
-    targets: Tensor
-    size: int
-
-
-Loss = Callable[[Tensor, Batch, Sequence[Encoded]], Tensor]
-
-
-def collate(records: Sequence[Encoded], device: str) -> Batch:
-    """Put records into one batch; padding is token 0, masked out, and takes no position."""
-    width = max(len(record.tokens) for record in records) - 1
-    keep = max(len(record.answer) for record in records)
-    tokens = torch.zeros(len(records), width, dtype=torch.long)
-    mask = torch.zeros(len(records), width, dtype=torch.long)
-    rows: list[int] = []
-    columns: list[int] = []
-    targets: list[int] = []
-    for row, record in enumerate(records):
-        ids = record.tokens[:-1]
-        tokens[row, width - len(ids) :] = torch.tensor(ids)
-        mask[row, width - len(ids) :] = 1
-        rows += [row] * len(record.answer)
-        columns += range(keep - len(record.answer), keep)
-        targets += record.answer
-    return Batch(
-        tokens=tokens.to(device),
-        mask=mask.to(device),
-        positions=(mask.cumsum(1) - 1).clamp(min=0).to(device),
-        keep=keep,
-        rows=torch.tensor(rows, device=device),
-        columns=torch.tensor(columns, device=device),
-        targets=torch.tensor(targets, device=device),
-        size=len(records),
-    )
-
-
-@contextmanager
-def only_last_positions(model: Any, keep: int, width: int) -> Iterator[None]:
-    """Compute the last layer's output projection and MLP for the last `keep` of `width` positions.
-
-    Nothing behind them mixes positions, so the logits kept are the same; the other positions, which
-    nobody reads, keep their residual. A base of another shape is computed in full, and so is a
-    checkpointed one: its backward pass computes the layer again, after this has ended.
-    """
-    layers = getattr(getattr(model, "model", None), "layers", None)
-    if layers is None or getattr(layers[-1], "gradient_checkpointing", False):
-        yield
-        return
-    last = layers[-1]
-    found = (getattr(last, "mlp", None), getattr(getattr(last, "self_attn", None), "o_proj", None))
-    hooks = []
-    for part in (part for part in found if part is not None):
-        hooks.append(part.register_forward_pre_hook(lambda _, given: (given[0][:, -keep:].contiguous(),)))
-        hooks.append(part.register_forward_hook(lambda _, __, output: pad(output, (0, 0, width - keep, 0))))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def answer_logits(model: Any, batch: Batch) -> Tensor:
-    """The logits that predict the answer tokens, and no others: [answer tokens, vocabulary], float32.
-
-    An output layer that is trained itself sees whole records, so that its gradients stay apart.
-    """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = inner.get_output_embeddings()
-    trained = any(part.requires_grad for part in head.parameters())
-    with only_last_positions(inner, batch.keep, batch.tokens.shape[1]), ExitStack() as stack:
-        if not trained:
-            picking = head.register_forward_pre_hook(lambda _, given: (given[0][batch.rows, batch.columns],))
-            stack.callback(picking.remove)
-        output = model(
-            input_ids=batch.tokens,
-            attention_mask=batch.mask,
-            position_ids=batch.positions,
-            logits_to_keep=batch.keep,
-            use_cache=False,
-        )
-    logits: Tensor = output.logits[batch.rows, batch.columns] if trained else output.logits
-    return logits.float()
-
-
-def full_loss(logits: Tensor, batch: Batch, records: Sequence[Encoded]) -> Tensor:
-    """Mean cross-entropy over each record's answer tokens, against the whole vocabulary: [n]."""
-    each = cross_entropy(logits, batch.targets, reduction="none")
-    count = torch.bincount(batch.rows, minlength=batch.size)
-    return torch.zeros(batch.size, device=each.device).index_add(0, batch.rows, each) / count
+def full_loss(logits: Tensor, batch: Batch, records: Sequence[Example]) -> Tensor:
+    """Mean cross-entropy over each record's learnt tokens, against the whole vocabulary: [n]."""
+    return _summed(cross_entropy(logits, batch.targets, reduction="none"), batch) / _counts(batch)
 
 
 def label_loss(trie: LabelTrie, vocabulary: int) -> Loss:
@@ -137,12 +40,9 @@ def label_loss(trie: LabelTrie, vocabulary: int) -> Loss:
     for prefix, place in index.items():
         barred[place, list(choices[prefix])] = False
 
-    def loss(logits: Tensor, batch: Batch, records: Sequence[Encoded]) -> Tensor:
-        steps = [
-            index.get(record.answer[:offset], -1)
-            for record in records
-            for offset in range(len(record.answer))
-        ]
+    def loss(logits: Tensor, batch: Batch, records: Sequence[Example]) -> Tensor:
+        answers = [part.answer for record in records for part in record.sequences]
+        steps = [index.get(answer[:offset], -1) for answer in answers for offset in range(len(answer))]
         where = torch.tensor([place for place, step in enumerate(steps) if step >= 0], device=logits.device)
         mask = barred[[step for step in steps if step >= 0]].to(logits.device)
         among = logits[where].masked_fill(mask, float("-inf"))
@@ -151,3 +51,56 @@ def label_loss(trie: LabelTrie, vocabulary: int) -> Loss:
         return 0.5 * full_loss(logits, batch, records) + 0.5 * label
 
     return loss
+
+
+def preference_loss(beta: float) -> Loss:
+    """DPO (Rafailov et al. 2023, eq. 7) of each pair: -log sigmoid(beta x (margin gained over the base)).
+
+    The pairs carry the base's own margin (`with_margins`).
+    """
+
+    def loss(logits: Tensor, batch: Batch, records: Sequence[Example]) -> Tensor:
+        sums = -_summed(cross_entropy(logits, batch.targets, reduction="none"), batch)
+        before = [record.margin if isinstance(record, Pair) else 0.0 for record in records]
+        gained = sums[0::2] - sums[1::2] - torch.tensor(before, device=logits.device)
+        return -logsigmoid(beta * gained)
+
+    return loss
+
+
+def with_margins(model: Any, pairs: Sequence[Pair], device: str) -> list[Pair]:
+    """The pairs with log p(chosen) - log p(rejected) under `model` as it is, in nats; one at a time."""
+    found = []
+    for pair in pairs:
+        batch = collate([pair], device)
+        with torch.no_grad():
+            sums = -_summed(
+                cross_entropy(answer_logits(model, batch), batch.targets, reduction="none"), batch
+            )
+        found.append(replace(pair, margin=float(sums[0] - sums[1])))
+    return found
+
+
+def distilled_loss(teacher: Any, own: Loss, *, temperature: float, weight: float) -> Loss:
+    """`weight` x T^2 KL(teacher || student) at temperature T, and (1 - weight) x `own`, per record.
+
+    Hinton, Vinyals and Dean 2015. Mean over the record's learnt tokens; the teacher is not trained.
+    """
+
+    def loss(logits: Tensor, batch: Batch, records: Sequence[Example]) -> Tensor:
+        with torch.no_grad():
+            wanted = log_softmax(answer_logits(teacher, batch) / temperature, dim=1)
+        here = log_softmax(logits / temperature, dim=1)
+        apart = temperature**2 * (wanted.exp() * (wanted - here)).sum(dim=1)
+        return weight * _summed(apart, batch) / _counts(batch) + (1 - weight) * own(logits, batch, records)
+
+    return loss
+
+
+def _summed(each: Tensor, batch: Batch) -> Tensor:
+    """Sums of token figures [learnt tokens] by sequence [size]."""
+    return torch.zeros(batch.size, device=each.device).index_add(0, batch.rows, each)
+
+
+def _counts(batch: Batch) -> Tensor:
+    return torch.bincount(batch.rows, minlength=batch.size).clamp(min=1)

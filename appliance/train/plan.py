@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import ceil, cos, pi, sqrt
 from typing import Any
 
-from appliance.core.errors import PrivacyRefused
+from appliance.core.errors import ConfigWrong, PrivacyRefused
 from appliance.privacy.accountant import ACCOUNTANT, Steps, epsilon, noise_for
-from appliance.privacy.ledger import Budget
+from appliance.privacy.ledger import Budget, delta_for
 from appliance.train.settings import Settings
+from appliance.train.statement import statement as statement
 
 PRIVATE_STEPS = 55
 _FEWEST_UNITS = 100
 _LEAST_EPSILON = 0.25  # a run on less is nearly all noise at any size this product trains
+_LEAST_NOISE = 0.3  # as in accountant.noise_for: less is never chosen
+_PRIVATE_RATES = {"lora": 0.2, "prompt": 0.1}  # what starts at zero or at random may move far in a step
+_OPEN_RATES = {"lora": 5e-3, "prompt": 5e-2}
+_WEIGHTS_RATE = 1e-3  # what was trained before: the base's own weights
+_OPEN_WEIGHTS_RATE = 1e-4
+_UNTOUCHED_DECAY = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +31,7 @@ class Plan:
     `units` is the declared number of units: a public constant from here on, as is `candidates`, the
     number of units or records that can be sampled. `expected_batch` is sample_rate x candidates, the
     divisor of every update, whatever was really sampled. `draws` is how often a unit can enter a step.
+    `schedule` and `warmup_steps` shape the learning rate, see `learning_rates`.
     """
 
     steps: int
@@ -40,6 +49,8 @@ class Plan:
     epsilon_after: float | None = None
     delta: float | None = None
     accountant: str | None = None
+    schedule: str = "linear"
+    warmup_steps: int = 5
 
     @property
     def noise_on_mean(self) -> float | None:
@@ -68,12 +79,25 @@ def plan_private(
     """Choose the noise so that the dataset's whole history stays within the epsilon asked.
 
     Raises:
-        PrivacyRefused: too few units, or the budget cannot pay for any run.
+        PrivacyRefused: too few units, steps with less than one of them, delta not below 1 / units, or a
+        budget that cannot pay for any run.
     """
     if units < _FEWEST_UNITS:
         raise PrivacyRefused(
             f"{units} {unit}s are too few to train under differential privacy (at least {_FEWEST_UNITS}).",
             "Collect more records, or join federated rounds with other sites.",
+        )
+    expected = settings.sample_rate * candidates
+    if expected < 1:
+        raise PrivacyRefused(
+            f"A step would take {expected:.2g} {unit if settings.sampling == 'unit' else 'record'}s of"
+            f" {candidates:,}: fewer than one.",
+            f"Use --sample-rate {max(0.35, 1 / candidates):.2g}; big steps are what drowns the noise.",
+        )
+    if not 0 < budget.delta < 1 / units:
+        raise PrivacyRefused(
+            f"Delta {budget.delta:g} is not below 1/{units}: one {unit} could be published whole.",
+            f"Use --delta {delta_for(units):.2g}.",
         )
     target, before = settings.epsilon or budget.epsilon_limit, budget.spent()
     if target > budget.epsilon_limit:
@@ -94,61 +118,107 @@ def plan_private(
     noise = noise_for(target, delta=budget.delta, run=run, spent=budget.history)
     return Plan(
         steps=steps,
-        learning_rate=settings.learning_rate or 0.2,
-        weight_decay=0.3 if settings.weight_decay is None else settings.weight_decay,
+        learning_rate=settings.learning_rate or _PRIVATE_RATES.get(settings.method, _WEIGHTS_RATE),
+        weight_decay=_decay(settings),
         units=units,
         records=records,
         unit=unit,
         sample_rate=settings.sample_rate,
         sampling=settings.sampling,
         draws=draws,
-        expected_batch=settings.sample_rate * candidates,
+        expected_batch=expected,
         noise_multiplier=noise,
         epsilon_before=before,
         epsilon_after=epsilon([*budget.history, replace(run, noise_multiplier=noise)], budget.delta),
         delta=budget.delta,
         accountant=ACCOUNTANT,
+        schedule=settings.schedule,
+        warmup_steps=settings.warmup_steps,
     )
+
+
+def _decay(settings: Settings) -> float:
+    """A private LoRA starts at zero and may be pulled there; the base's own weights may not."""
+    if settings.weight_decay is not None:
+        return settings.weight_decay
+    return _UNTOUCHED_DECAY if settings.private and settings.method == "lora" else 0.0
 
 
 def plan_open(settings: Settings, *, units: int, records: int) -> Plan:
-    """A run without privacy: `epochs` passes in batches of `batch` records."""
-    steps = settings.steps or max(1, round(settings.epochs * records / settings.batch))
+    """A run without privacy: `epochs` passes in batches of `batch` records.
+
+    Raises:
+        ConfigWrong: there is no record to train on.
+    """
+    if records < 1:
+        raise ConfigWrong("There are no training records.", "Import records into this dataset.")
+    steps = settings.steps or max(1, round(settings.epochs * records / min(settings.batch, records)))
     return Plan(
         steps=steps,
-        learning_rate=settings.learning_rate or 5e-3,
-        weight_decay=settings.weight_decay or 0.0,
+        learning_rate=settings.learning_rate or _OPEN_RATES.get(settings.method, _OPEN_WEIGHTS_RATE),
+        weight_decay=_decay(settings),
         units=units,
         records=records,
+        schedule=settings.schedule,
+        warmup_steps=settings.warmup_steps,
     )
 
 
-def statement(plan: Plan, settings: Settings) -> dict[str, Any]:
-    """The exact privacy claim of a finished run, for cards and reports."""
-    return {
-        "unit": plan.unit,
-        "adjacency": f"add or remove one {plan.unit} with all of its records",
-        "sampling": f"Poisson over {plan.unit}s, rate {plan.sample_rate:g}"
-        if plan.sampling == "unit"
-        else f"Poisson over records, rate {plan.sample_rate:g}, at most {plan.draws} of a {plan.unit}",
-        "mechanism": f"discrete Gaussian on the sum of clipped {plan.sampling} gradients, CSPRNG noise",
-        "noise_multiplier": plan.noise_multiplier,
-        "max_grad_norm": settings.max_grad_norm,
-        "sample_rate": plan.sample_rate,
-        "delta": plan.delta,
-        "accountant": plan.accountant,
-        "declared_units": plan.units,
-        "not_protected": [
-            "validation and test records, which are used to measure and not to train",
-            "the number of records, units and labels, which are stated openly",
-            "what is shown in training and kept with the model: losses, share of clipped units, batch sizes",
-        ],
-    }
+def warnings(plan: Plan, settings: Settings, *, trained: int, budget: Budget | None = None) -> list[str]:
+    """What will go badly with this plan, in sentences; `trained` is the number of trained parameters.
+
+    The noise on a step's sum is a vector of length noise_multiplier x sqrt(trained) clip bounds, and the
+    sum of `expected_batch` clipped gradients is at most `expected_batch` long. Where the noise is longer,
+    no step can go the way the records point, whatever they say.
+    """
+    if plan.noise_multiplier is None or plan.expected_batch is None:
+        if plan.records < settings.batch:
+            return [f"There are only {plan.records:,} records: every step takes all, not {settings.batch}."]
+        return []
+    ratio = noise_ratio(plan, trained) or 0.0
+    if ratio <= 1:
+        return []
+    told = [
+        f"The noise of a step is {ratio:.1f} times as long as the longest gradient there can be: this run"
+        f" will hardly learn. It needs about {_rounded(plan.units * ratio):,} {plan.unit}s instead of"
+        f" {plan.units:,}{_instead(plan, trained, budget)}."
+    ]
+    return [*told, "Fewer trained parameters help as well: --method lora with a small --rank."]
 
 
-def learning_rates(steps: int, peak: float) -> Sequence[float]:
-    """Five warm-up steps, then linear decay to a tenth of `peak`."""
-    warm = min(5, steps)
-    rates = [peak * (step + 1) / warm for step in range(warm)]
+def noise_ratio(plan: Plan, trained: int) -> float | None:
+    """Length of a step's noise against the longest sum of gradients there can be; None without noise."""
+    mean = plan.noise_on_mean
+    return None if mean is None else mean * sqrt(trained)
+
+
+def _instead(plan: Plan, trained: int, budget: Budget | None) -> str:
+    """The epsilon with which the noise would be as long as the gradient, where there is one."""
+    least = (plan.expected_batch or 0.0) / sqrt(trained)
+    if budget is None or least < _LEAST_NOISE:
+        return ""
+    run = replace(plan.charged(plan.steps), noise_multiplier=least)
+    return f", or epsilon {epsilon([*budget.history, run], budget.delta):.2g}"
+
+
+def _rounded(count: float) -> int:
+    """Up to two digits: an estimate should not look exact."""
+    scale = max(1, round(10.0 ** (len(str(int(count))) - 2)))
+    return ceil(count / scale) * scale
+
+
+def learning_rates(steps: int, peak: float, schedule: str = "linear", warmup: int = 5) -> Sequence[float]:
+    """One rate a step: `warmup` rising ones, then linear or cosine decay to a tenth of `peak`, or `peak`.
+
+    The cosine is half a period (Loshchilov and Hutter 2017).
+    """
+    warm = min(warmup, steps)
     rest = max(1, steps - warm)
-    return rates + [peak * (1 - 0.9 * (step + 1) / rest) for step in range(steps - warm)]
+    falls: dict[str, Callable[[float], float]] = {
+        "linear": lambda share: 1 - 0.9 * share,
+        "cosine": lambda share: 0.55 + 0.45 * cos(pi * share),
+        "constant": lambda share: 1.0,
+    }
+    fall = falls[schedule]
+    rising = [peak * (step + 1) / warm for step in range(warm)]
+    return rising + [peak * fall((step + 1) / rest) for step in range(steps - warm)]

@@ -7,10 +7,26 @@ from typing import Any
 
 from appliance.core.errors import ConfigWrong
 
+METHODS = ("lora", "last-layers", "head", "full", "prompt")
+OBJECTIVES = ("sft", "pretrain", "dpo", "distill")
+SCHEDULES = ("linear", "cosine", "constant")
+PRECISIONS = ("float32", "bfloat16")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A LoRA run. Units are patients (or whatever the dataset protects).
+    """One run. Units are patients (or whatever the dataset protects).
+
+    `method` says what is trained: "lora" (with `rslora`, the scale is alpha / sqrt(rank)), "last-layers"
+    (the last `layers` decoder layers, 0: one), "head" (the output layer), "full", or "prompt"
+    (`prompt_tokens` new tokens put before every prompt). `objective` says on what loss: "sft" (answers),
+    "pretrain" (running text), "dpo" (preference pairs, `beta`), "distill" (the answers of `teacher`, a
+    model of the registry, at `temperature`, with weight `distill_weight` beside the records' own);
+    "" takes what the dataset's task asks for.
+
+    `precision` "bfloat16" computes in bfloat16 and keeps what is trained in float32. `early_stop` ends the
+    run after so many validations without a better loss and keeps the best; 0 never does. `processes`
+    spreads every step over that many processes, one per GPU where there are any.
 
     `sampling` says what is drawn for a step: "unit" (then up to `records_per_unit` of its records,
     averaged and clipped once) or "record" (each clipped alone; a unit has `records_per_unit` of them
@@ -29,10 +45,19 @@ class Settings:
     private: bool = True
     epsilon: float | None = None
     delta: float | None = None
+    method: str = "lora"
+    objective: str = ""
     rank: int = 4
     alpha: int = 8
+    rslora: bool = False
+    dropout: float = 0.0
     targets: tuple[str, ...] = ("v_proj", "o_proj", "down_proj")
     layers: int = 0
+    prompt_tokens: int = 16
+    beta: float = 0.1
+    teacher: str | None = None
+    temperature: float = 2.0
+    distill_weight: float = 0.5
     freeze_a: bool | None = None
     steps: int = 0
     sampling: str = "unit"
@@ -40,7 +65,13 @@ class Settings:
     batch: int = 64
     epochs: float = 3.0
     learning_rate: float = 0.0
+    schedule: str = "linear"
+    warmup_steps: int = 5
     weight_decay: float | None = None
+    early_stop: int = 0
+    precision: str = "float32"
+    checkpointing: bool = False
+    processes: int = 1
     max_grad_norm: float = 0.2
     records_per_unit: int = 1
     max_tokens: int = 512
@@ -51,8 +82,20 @@ class Settings:
         wrong = [
             ("epsilon", self.epsilon is None or self.epsilon > 0),
             ("delta", self.delta is None or 0 < self.delta < 1),
+            ("method", self.method in METHODS),
+            ("objective", self.objective in ("", *OBJECTIVES)),
             ("rank", self.rank >= 1),
             ("alpha", self.alpha >= 1),
+            ("dropout", 0 <= self.dropout < 1),
+            ("prompt_tokens", 1 <= self.prompt_tokens <= 256),
+            ("beta", self.beta > 0),
+            ("temperature", self.temperature > 0),
+            ("distill_weight", 0 < self.distill_weight <= 1),
+            ("schedule", self.schedule in SCHEDULES),
+            ("warmup_steps", self.warmup_steps >= 0),
+            ("early_stop", self.early_stop >= 0),
+            ("precision", self.precision in PRECISIONS),
+            ("processes", 1 <= self.processes <= 64),
             ("targets", bool(self.targets)),
             ("layers", self.layers >= 0),
             ("steps", self.steps >= 0),

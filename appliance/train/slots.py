@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from appliance.core.errors import PrivacyRefused
-from appliance.models.encoding import Encoded
-from appliance.train.clip import unit_means
-from appliance.train.losses import Loss, answer_logits, collate
+from appliance.models.encoding import Example
+from appliance.train.batch import answer_logits, collate
+from appliance.train.clip import record_rows, unit_means
+from appliance.train.losses import Loss
 
 
 class Sink:
@@ -133,7 +134,7 @@ class SlotEngine:
         for layer in self._layers:
             self._attach(layer)
 
-    def unit_gradients(self, groups: Sequence[Sequence[Encoded]]) -> tuple[Tensor, Tensor]:
+    def unit_gradients(self, groups: Sequence[Sequence[Example]]) -> tuple[Tensor, Tensor]:
         """See train/engine.py.
 
         Raises:
@@ -141,7 +142,7 @@ class SlotEngine:
         """
         records = [record for group in groups for record in group]
         batch = collate(records, self._device)
-        self._sink = Sink(len(records), self._size, self._device)
+        self._sink = Sink(batch.size, self._size, self._device)
         losses = self._loss(answer_logits(self._model, batch), batch, records)
         torch.autograd.backward(losses.sum())
         if len(self._sink.filled) < len(self.parameters):
@@ -149,7 +150,8 @@ class SlotEngine:
                 "A trainable parameter took no part, so its gradients cannot be bounded.",
                 "This base cannot be trained privately with these targets.",
             )
-        return unit_means(self._sink.rows, losses.detach(), [len(group) for group in groups])
+        rows = record_rows(self._sink.rows, len(records[0].sequences))
+        return unit_means(rows, losses.detach(), [len(group) for group in groups])
 
     def close(self) -> None:
         """Give peft its own forward back."""

@@ -175,7 +175,12 @@ def test_no_such_path_and_a_folder_of_nothing(tmp_path):
     "value",
     [
         {},
-        {"text": "t"},
+        {"label": "l"},
+        {"prompt": "p", "chosen": "c"},
+        {"prompt": "p", "answer": "a", "rejected": "r"},
+        {"prompt": "p", "chosen": "c", "rejected": "c"},
+        {"chat": "c", "text": "t"},
+        {"chat": "c", "answer": "a"},
         {"text": "t", "label": "l", "prompt": "p", "answer": "a"},
         {"text": "t", "answer": "a"},
         {"text": "t", "label": "t"},

@@ -13,14 +13,14 @@ import torch
 from appliance.core.errors import PrivacyRefused
 from appliance.models.encoding import Encoded, Encoder
 from appliance.models.importing import DEMO_BASE
-from appliance.models.load import load_torch
+from appliance.models.load import encoder_for, load_torch
 from appliance.models.task import PROMPT, Task
 from appliance.privacy.noise import LATTICE, Keystream
 from appliance.train import clip, loop, losses
 from appliance.train.adapt import add_lora
 from appliance.train.engine import Engine
 from appliance.train.hooks import HookEngine
-from appliance.train.job import encoder_for, sampled_together
+from appliance.train.material import sampled_together
 from appliance.train.plan import Plan
 from appliance.train.sampling import pack, poisson_units, some_records
 from appliance.train.settings import Settings

@@ -10,6 +10,13 @@ import typer
 from appliance.core.errors import ConfigWrong
 from tui.cli.face import Face, command
 
+_LEARNS = {
+    "label": "one label of a few",
+    "answer": "free answers",
+    "chat": "the assistant's turns of conversations",
+    "text": "running text",
+    "preference": "which of two answers is better",
+}
 app = typer.Typer(help="Records in: import them, see what was found.", no_args_is_help=True)
 
 
@@ -18,14 +25,30 @@ def import_(
     face: Face,
     path: Annotated[Path, typer.Argument(help="A .csv, .tsv, .jsonl or .json file, or a folder; or `demo`.")],
     name: Annotated[str, typer.Option(help="What to call the dataset.")],
-    text: Annotated[str | None, typer.Option(help="Column with the text (with --label).")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Column with the text; without --label it is learnt as running text.")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="Column with the label, one of a few.")] = None,
     labels: Annotated[
         str | None,
         typer.Option(help="The labels there are, separated by commas; records with others are left out."),
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="Column with the question (with --answer).")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="Column with the question (with --answer, or with --chosen and --rejected)."),
+    ] = None,
     answer: Annotated[str | None, typer.Option(help="Column with the answer, free text.")] = None,
+    chat: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with a whole conversation: a list of messages, each with role (system, user,"
+            " assistant) and content; in CSV that list as JSON."
+        ),
+    ] = None,
+    chosen: Annotated[
+        str | None, typer.Option(help="Column with the better of two answers (with --prompt).")
+    ] = None,
+    rejected: Annotated[str | None, typer.Option(help="Column with the other one (with --chosen).")] = None,
     unit: Annotated[
         str | None,
         typer.Option(help="Column that says whose record it is: the patient, whom privacy protects."),
@@ -42,22 +65,33 @@ def import_(
         list[str] | None, typer.Option(help="Column to slice reports by (sex, age band). May be repeated.")
     ] = None,
     form: Annotated[
-        str | None, typer.Option("--prompt-form", help="How the model is asked; must contain {text}.")
+        str | None,
+        typer.Option(
+            "--prompt-form",
+            help="How the model is asked; must contain {text}. Not for --chat or running text.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split into train, validation and test.")] = 0,
 ) -> None:
     """Import records into a new dataset, or a new version of it.
 
-    Examples:
+    The columns that you name say what is learnt. Examples:
 
-    cloister data import inbox.csv --name inbox --text message --label queue --unit patient_id
+    A label: cloister data import inbox.csv --name inbox --text message --label queue --unit patient
 
-    cloister data import qa.jsonl --name qa --prompt question --answer answer --unit-is-record
+    A free answer: cloister data import qa.jsonl --name qa --prompt question --answer answer --unit-is-record
+
+    Conversations: cloister data import chats.jsonl --name chats --chat messages --unit patient
+
+    Running text: cloister data import notes.csv --name notes --text note --unit patient
+
+    The better answer: cloister data import two.csv --name two --prompt ask --chosen a --rejected b --unit id
     """
     if form is not None and "{text}" not in form:
         raise ConfigWrong("--prompt-form has no {text} in it.", "Write it like: 'Message: {text} Label?'")
     demo = str(path) == "demo" and not path.exists()
     named = {"text": text, "label": label, "prompt": prompt, "answer": answer}
+    named |= {"chat": chat, "chosen": chosen, "rejected": rejected}
     columns: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     columns |= {key: value for key, value in {"unit": unit, "group": group, "date": date}.items() if value}
     if fact:
@@ -123,6 +157,7 @@ def show_dataset(face: Face, name: str) -> dict[str, Any]:
     dataset = face.session.dataset(name)
     made_up = "  (synthetic: made-up people and messages)" if dataset.synthetic else ""
     face.say(f"{dataset.title}{made_up}")
+    face.say(f"  learns {_LEARNS[dataset.task]}")
     for split in ("train", "val", "test"):
         units = f"  {dataset.units[split]:>7,} {dataset.unit}s" if dataset.unit else ""
         face.say(f"  {split:<6}{dataset.counts[split]:>8,} records{units}")
@@ -139,4 +174,10 @@ def show_dataset(face: Face, name: str) -> dict[str, Any]:
     for reason, count in facts.get("dropped", {}).items():
         if count:
             face.say(f"  dropped {count:,}: {reason}")
-    return {"name": dataset.name, "version": dataset.version, "unit": dataset.unit, **facts}
+    return {
+        "name": dataset.name,
+        "version": dataset.version,
+        "task": dataset.task,
+        "unit": dataset.unit,
+        **facts,
+    }

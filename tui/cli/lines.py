@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from typing import Any
+
+from tui.words import NO_PRIVACY
 
 _QUIET_SECONDS = 5.0
 _FIGURES = {
@@ -85,10 +88,12 @@ class Lines:
 def progress_line(event: dict[str, Any], *, left: float | None, width: int | None = None) -> str:
     """One line: stage, gauge, share, figures, time left; at most `width` long, the least figures go first."""
     share = min(1.0, event["done"] / event["total"]) if event["total"] else 1.0
-    cells = 20 if width is None or width >= 72 else 8
+    counted = isinstance(event.get("loss"), int | float)  # training: people ask for the step
+    cells = (16 if counted else 20) if width is None or width >= 72 else 8
     filled = round(share * cells)
     gauge = "#" * filled + "." * (cells - filled)
-    head = f"  {event['stage']:<12} [{gauge}] {share:>4.0%}"
+    place = f"{event['done']}/{event['total']}" if counted else f"{share:>4.0%}"
+    head = f"  {event['stage']:<12} [{gauge}] {place}"
     figures = {
         name: text.format(event[name])
         for name, text in _FIGURES.items()
@@ -124,8 +129,9 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
     """What a training run is about to do, in plain words."""
     synthetic = " (synthetic)" if plan.get("synthetic") else ""
     lines = [f"{plan['records']:,} training records{synthetic}, {plan['steps']} steps"]
+    warned = [f"Warning: {text}" for text in plan.get("warnings", [])]
     if plan.get("noise_multiplier") is None:
-        return [*lines, "No differential privacy: the adapter may repeat what it was trained on."]
+        return [*lines, NO_PRIVACY, *warned]
     unit = plan["unit"]
     return [
         *lines,
@@ -136,4 +142,80 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         f" (Poisson, rate {plan['sample_rate']:g}),"
         f" noise multiplier {plan['noise_multiplier']:.3f},"
         f" noise on the mean {plan['noise_on_mean']:.1e} of the clip bound",
+        *warned,
     ]
+
+
+def preview_lines(plan: dict[str, Any], width: int = 79) -> list[str]:
+    """The plan of Session.plan_training for people: one fact a line, wrapped with a hanging indent."""
+    synthetic = ", synthetic" if plan["synthetic"] else ""
+    needs, rate = plan["memory"], f"learning rate {plan['learning_rate']:g}, {plan['schedule']}"
+    kept = f"{_gigabytes(needs['free'])} are free here" + (", not counting the GPU" if needs["gpu"] else "")
+    facts = [
+        ("records", f"{plan['records']:,} to train on ({plan['dataset']}@{plan['version']}{synthetic})"),
+        *_privacy_facts(plan),
+        ("trained", f"{plan['what']}: {plan['trained']:,} of {plan['parameters']:,} parameters"),
+        ("steps", f"{plan['steps']:,}, {rate}"),
+        (
+            "memory",
+            f"about {_gigabytes(needs['total'])}; full fine-tuning about {_gigabytes(needs['full'])}; {kept}",
+        ),
+        ("time", about(plan["seconds"])),
+        *(("WARNING", text) for text in plan["warnings"]),
+    ]
+    return [
+        line
+        for name, text in facts
+        for line in textwrap.wrap(
+            text,
+            width,
+            initial_indent=f"  {name:<10} ",
+            subsequent_indent=" " * 13,
+            break_on_hyphens=False,
+        )
+    ]
+
+
+def _privacy_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    who, spent = plan["protected"], plan["epsilon"]
+    if who is None or spent is None:
+        return [("privacy", NO_PRIVACY)]
+    unit, drawn = who["unit"], plan["unit"] if plan["sampling"] == "unit" else "record"
+    return [
+        (
+            "protected",
+            f"{who['units']:,} {unit}s with {who['mean']:.1f} records on average, {who['largest']:,} at most;"
+            f" of one {unit} no more than {who['used']} in a {who['used_in']}",
+        ),
+        (
+            "epsilon",
+            f"{spent['before']:.2f} spent so far; this run alone {spent['run']:.2f}; together"
+            f" {spent['after']:.2f} of {spent['limit']:g}, {spent['left']:.2f} left;"
+            f" delta {spent['delta']:.2g}",
+        ),
+        (
+            "noise",
+            f"multiplier {plan['noise_multiplier']:.3f}, about {plan['expected_batch']:,.0f} {drawn}s a step;"
+            f" on the mean {plan['noise_on_mean']:.1e} of the clip bound, {plan['noise_ratio']:.2g} times as"
+            " long as the longest gradient",
+        ),
+    ]
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def about(seconds: float | None) -> str:
+    """A guessed time in words that do not claim more than it knows."""
+    if seconds is None:
+        return "known after the first steps"
+    unit = next(
+        (
+            f"{seconds / size:.0f} {name}"
+            for size, name in ((3600, "h"), (60, "min"))
+            if seconds >= 1.5 * size
+        ),
+        f"{max(10, round(seconds, -1)):.0f} s",
+    )
+    return f"about {unit}; known better after the first steps"

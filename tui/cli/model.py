@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from appliance.core.errors import ConfigWrong
+from appliance.models.registry import Model
+from tui.cli.curves import room, terminal_curves
 from tui.cli.face import Face, command
-from tui.words import figure
+from tui.words import NO_PRIVACY, figure, privacy_lines, training_lines
+
+_CURVE_LINES = 12
 
 app = typer.Typer(help="Bases, adapters and GGUF files of this site.", no_args_is_help=True)
 
@@ -76,9 +81,23 @@ def list_(face: Face) -> None:
     face.result({"models": rows})
 
 
+def _say_privacy(face: Face, chain: list[Model]) -> None:
+    """The claim of the nearest training, or that there is none."""
+    for step in chain:
+        if step.kind == "base" or "privacy" not in step.facts:
+            continue
+        if step.facts["privacy"] is None:
+            lines = textwrap.wrap(NO_PRIVACY, 79, initial_indent="  privacy  ", subsequent_indent=" " * 11)
+        else:
+            lines = privacy_lines(step.facts["privacy"])
+        for line in lines:
+            face.say(line)
+        return
+
+
 @command(app)
 def card(face: Face, name: Annotated[str, typer.Argument(help="A model's name.")]) -> None:
-    """Show a model's lineage, task, privacy statement and reports."""
+    """Show a model's lineage, task, training, privacy statement, curves and reports."""
     chain = face.session.lineage(name)
     model = chain[0]
     face.say(" <- ".join(f"{step.name} ({step.kind})" for step in chain))
@@ -90,11 +109,16 @@ def card(face: Face, name: Annotated[str, typer.Argument(help="A model's name.")
     if task:
         labels = ", ".join(task["labels"])
         face.say(f"  task     {task['kind']}" + (f": {labels}" if labels else ""))
-    privacy = model.facts.get("privacy")
-    for key, value in (privacy or {}).items():
-        face.say(f"  {key:<18} {figure(value)}")
-    if task and privacy is None:
-        face.say("  privacy  none: this model may repeat what it was trained on")
+    training = model.facts.get("training")
+    if training:
+        for line in training_lines(training):
+            face.say(line)
+    _say_privacy(face, chain)
+    if training:
+        for line in terminal_curves(training.get("history", []), room(), _CURVE_LINES):
+            face.say(line)
+        if picture := training.get("curves"):
+            face.say(f"  curves   {picture}")
     for report in face.session.reports(name):
         face.say(f"  report   {report['path']}  gate {'PASS' if report['passed'] else 'FAIL'}")
     face.result(

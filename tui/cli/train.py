@@ -6,8 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
+from appliance.core.errors import ConfigWrong
+from appliance.train.settings import settings_from
+from tui.cli import train_options as o
+from tui.cli.curves import room, terminal_curves
 from tui.cli.face import Face, command
-from tui.words import proof_words
+from tui.cli.lines import preview_lines
+from tui.words import NO_PRIVACY, proof_words
+
+_CURVE_LINES = 12
 
 
 def register(app: typer.Typer) -> None:
@@ -22,86 +29,90 @@ def train(
     dataset: Annotated[str, typer.Argument(help="Dataset, or dataset@version.")],
     base: Annotated[str | None, typer.Option(help="Base model; may be left out when there is one.")] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the adapter (default: lora- and the job).")
+        str | None, typer.Option(help="Name of the model made (default: method and job).")
     ] = None,
-    epsilon: Annotated[
-        float | None,
-        typer.Option(help="Most epsilon the dataset may have spent when this run ends. Default: its budget."),
-    ] = None,
-    delta: Annotated[float | None, typer.Option(help="Default: 1 / (10 x units), rounded down.")] = None,
-    no_privacy: Annotated[
-        bool,
-        typer.Option(
-            "--no-privacy", help="Train without differential privacy. The model may repeat records."
-        ),
-    ] = False,
-    steps: Annotated[int, typer.Option(help="Steps; 0 chooses.")] = 0,
-    rank: Annotated[int, typer.Option(help="LoRA rank.")] = 4,
-    alpha: Annotated[int, typer.Option(help="LoRA alpha; the scale is alpha / rank.")] = 8,
-    targets: Annotated[str, typer.Option(help="Layers to adapt.")] = "v_proj,o_proj,down_proj",
-    sampling: Annotated[
-        str,
-        typer.Option(help="Private: draw whole units for a step (unit) or single records (record)."),
-    ] = "unit",
-    sample_rate: Annotated[float, typer.Option(help="Private: chance of each to join a step.")] = 0.35,
-    records_per_unit: Annotated[
-        int, typer.Option(help="Private: most records of a unit in a step (unit) or in the run (record).")
-    ] = 1,
-    max_grad_norm: Annotated[float, typer.Option(help="Private: clip bound of a unit's gradient.")] = 0.2,
-    batch: Annotated[int, typer.Option(help="Without privacy: records per step.")] = 64,
-    epochs: Annotated[float, typer.Option(help="Without privacy: passes over the records.")] = 3.0,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate; 0 chooses.")] = 0.0,
-    weight_decay: Annotated[
-        float | None, typer.Option(help="Decoupled weight decay. Default: 0.3 private, else 0.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the adapter's start. Noise is never seeded.")] = 0,
+    plan: Annotated[bool, typer.Option("--plan", help="Show the plan and start nothing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start it and come back at once.")] = False,
+    epsilon: o.Epsilon = None,
+    delta: o.Delta = None,
+    no_privacy: o.NoPrivacy = False,
+    sampling: o.Sampling = "unit",
+    sample_rate: o.SampleRate = 0.35,
+    records_per_unit: o.RecordsPerUnit = 1,
+    max_grad_norm: o.MaxGradNorm = 0.2,
+    method: o.Method = "lora",
+    rank: o.Rank = 4,
+    alpha: o.Alpha = 8,
+    rslora: o.Rslora = False,
+    targets: o.Targets = "v_proj,o_proj,down_proj",
+    layers: o.Layers = 0,
+    freeze_a: o.FreezeA = None,
+    dropout: o.Dropout = 0.0,
+    prompt_tokens: o.PromptTokens = 16,
+    objective: o.Objective = "",
+    beta: o.Beta = 0.1,
+    teacher: o.Teacher = None,
+    temperature: o.Temperature = 2.0,
+    distill_weight: o.DistillWeight = 0.5,
+    steps: o.Steps = 0,
+    learning_rate: o.LearningRate = 0.0,
+    schedule: o.Schedule = "linear",
+    warmup_steps: o.WarmupSteps = 5,
+    weight_decay: o.WeightDecay = None,
+    early_stop: o.EarlyStop = 0,
+    batch: o.Batch = 64,
+    epochs: o.Epochs = 3.0,
+    seed: o.Seed = 0,
+    max_tokens: o.MaxTokens = 512,
+    micro_tokens: o.MicroTokens = 1024,
+    precision: o.Precision = "float32",
+    checkpointing: o.Checkpointing = False,
+    processes: o.Processes = 1,
 ) -> None:
-    """Fine-tune a base on a dataset with LoRA, under differential privacy unless you say otherwise.
+    """Fine-tune a base on a dataset, under differential privacy unless you say otherwise.
 
-    The plan (who is protected, epsilon, noise) is shown before the first step, and every step is
-    charged to the dataset's budget before it is taken. Ctrl-C stops; `cloister job resume` goes on.
+    The plan (who is protected, epsilon, noise, memory, time) is shown before anything starts, and every
+    step is charged to the dataset's budget before it is taken. Ctrl-C stops; `cloister job resume` goes on.
     """
+    given = dict(locals())
     settings: dict[str, Any] = {
-        "private": not no_privacy,
-        "epsilon": epsilon,
-        "delta": delta,
-        "rank": rank,
-        "alpha": alpha,
-        "targets": [target.strip() for target in targets.split(",") if target.strip()],
-        "steps": steps,
-        "sampling": sampling,
-        "sample_rate": sample_rate,
-        "records_per_unit": records_per_unit,
-        "max_grad_norm": max_grad_norm,
-        "batch": batch,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "seed": seed,
-    }
+        field: given[field] for field in settings_from({}).as_dict() if field in given
+    } | {"private": not no_privacy, "targets": [part.strip() for part in targets.split(",") if part.strip()]}
+    if epsilon is not None and not epsilon > 0:
+        raise ConfigWrong(f"Epsilon must be above 0, not {epsilon:g}.", "Give a number such as --epsilon 8.")
     chosen, _, version = dataset.partition("@")
     spec: dict[str, Any] = {"dataset": chosen, "base": face.session.base(base).name, "settings": settings}
     if version:
         spec["version"] = face.session.dataset(dataset).version
     if name is not None:
         spec["name"] = name
+    told = face.session.plan_training(spec)
+    for line in preview_lines(told):
+        face.say(line)
+    if plan:
+        face.result(told)
+        return
     job_id = face.session.start_training(spec)
     if detach:
         face.say(f"Job {job_id} runs. Follow it with: cloister job tail {job_id}")
-        face.result({"job": job_id})
+        face.result({"job": job_id, "plan": told})
         return
     result = face.follow(job_id).end["result"]
+    made = face.session.model(result["name"])
+    for line in terminal_curves(made.facts["training"]["history"], room(), _CURVE_LINES):
+        face.say(line)
+    if result.get("curves"):
+        face.say(f"curves: {result['curves']}")
     face.say(f"{result['name']}: {result['steps']} steps on {chosen}")
     say_privacy(face, result["privacy"])
     face.say(f"Next: cloister evaluate {result['name']}")
-    face.result(result | {"job": job_id})
+    face.result(result | {"job": job_id, "plan": told})
 
 
 def say_privacy(face: Face, privacy: dict[str, Any] | None) -> None:
     """One sentence on what a model's privacy is."""
     if privacy is None:
-        face.say("No differential privacy: this adapter may repeat what it was trained on.")
+        face.say(NO_PRIVACY)
         return
     face.say(
         f"epsilon {privacy['epsilon']:.2f}, delta {privacy['delta']:.2g} for each {privacy['unit']}"

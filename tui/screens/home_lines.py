@@ -36,7 +36,7 @@ def way_text(view: SiteView, width: int) -> str:
 
 def _way(view: SiteView) -> list[tuple[str, str, str]]:
     data = view.datasets[-1] if view.datasets else None
-    adapters = [model for model in view.models if model.kind == "adapter"]
+    adapters = [model for model in view.models if model.trained]
     newest = adapters[-1] if adapters else None
     files = [model for model in view.models if newest and model.parent == newest.name]
     privacy = (newest.facts.get("privacy") or {}) if newest else {}

@@ -75,7 +75,7 @@ def card_text(chain: Sequence[Model], view: SiteView) -> str:
     private = next((step.facts["privacy"] for step in chain if "privacy" in step.facts), None)
     if private:
         lines += [f"{name.replace('_', ' ')}: {figure(value)}" for name, value in private.items()]
-    elif any(step.kind == "adapter" for step in chain):
+    elif any(step.trained for step in chain):
         lines.append("privacy: none, this model may repeat what it was trained on")
     accuracy, passed = view.accuracy.get(model.name), view.passed.get(model.name)
     if passed is None:
