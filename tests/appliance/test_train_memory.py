@@ -96,6 +96,7 @@ def test_the_estimate_is_near_the_real_peak(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("rows", "settings"),
     [
