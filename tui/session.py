@@ -217,6 +217,11 @@ class Session:
         model = registry.get(self.home, spec["model"])
         return jobs.start(self.home, "serve", spec, title=f"serve {model.name}", who=self.who)
 
+    def start_privacy_audit(self, spec: dict[str, Any]) -> str:
+        """Audit a trained model and its GGUF files for what they give away of their records."""
+        model = registry.get(self.home, spec["model"])
+        return jobs.start(self.home, "audit-privacy", spec, title=f"audit {model.name}", who=self.who)
+
     def stop_job(self, job_id: str) -> JobView:
         """Stop a job; what it finished is kept."""
         return jobs.stop(self.home, job_id, who=self.who)

@@ -23,7 +23,9 @@ from appliance.train.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """`model` is ready for training; `words` is the folder of the tokenizer that it reads with."""
+    """`model` is ready for training, with `trained` parameters that are; `words` is the folder of the
+    tokenizer that it reads with.
+    """
 
     settings: Settings
     dataset: store.Dataset
@@ -32,13 +34,9 @@ class Setup:
     encoder: Encoder
     material: Material
     model: Any
+    trained: int
     loss: Loss
     device: str
-
-    @property
-    def trained(self) -> int:
-        """How many parameters are trained."""
-        return sum(part.numel() for part in self.model.parameters() if part.requires_grad)
 
 
 def set_up(job: Job, spec: Mapping[str, Any], settings: Settings, work: Path) -> Setup:
@@ -83,6 +81,7 @@ def set_up(job: Job, spec: Mapping[str, Any], settings: Settings, work: Path) ->
         encoder=encoder,
         material=material,
         model=tuned,
+        trained=sum(part.numel() for part in tuned.parameters() if part.requires_grad),
         loss=loss_for(settings.objective, settings, encoder, int(tuned.config.vocab_size), teacher),
         device=where,
     )

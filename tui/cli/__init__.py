@@ -11,6 +11,7 @@ import typer
 
 from appliance.core.errors import ConfigWrong
 from tui.cli import data, jobs, model
+from tui.cli.audit_privacy import register as register_audit
 from tui.cli.demo import register as register_demo
 from tui.cli.face import fail
 from tui.cli.serve import keys
@@ -70,5 +71,5 @@ app.add_typer(jobs.app, name="job")
 app.add_typer(jobs.budget, name="budget")
 app.add_typer(jobs.audit, name="audit")
 app.add_typer(keys, name="key")
-for register in (register_demo, register_train, register_serve):
+for register in (register_demo, register_train, register_audit, register_serve):
     register(app)
