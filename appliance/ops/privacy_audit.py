@@ -20,6 +20,7 @@ from appliance.core.files import sha256_file, write_json
 from appliance.core.home import Home
 from appliance.core.job import Job
 from appliance.data import store
+from appliance.data.records import spoken
 from appliance.models import registry
 from appliance.models.registry import Model
 from appliance.privacy.attacks.verdict import PASS, Finding, together
@@ -107,7 +108,7 @@ def _attack(
     chosen = sides(dataset, limit)
     records = [*chosen.members, *chosen.others]
     count = len(chosen.members)
-    texts = [one.text for one in records]
+    texts = [f"{spoken(one.text)} {one.answer}" for one in records]
     blind = blind_finding(texts[:count], texts[count:], dataset.title)
     sizes = {"members": count, "others": len(chosen.others), "near": chosen.near}
     findings = [blind]

@@ -27,8 +27,9 @@ def audit_privacy(
 ) -> None:
     """Attack a trained model and the mechanism that trained it: four tests, a verdict, and its limits.
 
-    A checks noise, clipping and sampling; B and C run the update code on canaries; D attacks the adapter
-    and every GGUF file. Nothing is charged. Not detected is not private.
+    A checks noise, clipping and sampling; B and C run the update code on canaries;
+    D attacks the adapter and every GGUF file. Nothing is charged to the budget.
+    Not detected is not private: every line says the most that it could have shown.
     """
     job_id = face.session.start_privacy_audit({"model": model, "limit": limit, "canaries": canaries})
     report = face.follow(job_id).end["result"]
