@@ -87,6 +87,13 @@ def joined() -> Ranks:
     return Ranks(rank=torch.distributed.get_rank(), size=torch.distributed.get_world_size())
 
 
+def leave() -> None:
+    """Part from the others once all are done: a process that ends first would make the rest abort."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def launch(job: Job, processes: int) -> dict[str, Any]:
     """Run the job's training on `processes` processes of this machine; the first one's result.
 
@@ -145,6 +152,8 @@ def _main(folder: Path) -> int:
         told |= {"code": problem.code, "exit_code": problem.exit_code}
     if ranks.first:
         write_json(folder / _ANSWER, told)
+    if "result" in told:
+        leave()
     return 0 if "result" in told else 1
 
 

@@ -18,7 +18,7 @@ from appliance.train.adapt import adapt
 from appliance.train.engine import engine_for
 from appliance.train.optimiser import Optimiser
 from appliance.train.plan import Plan
-from appliance.train.ranks import joined
+from appliance.train.ranks import joined, leave
 from appliance.train.settings import Settings
 
 UNITS, BOUND = 24, 0.3
@@ -67,6 +67,7 @@ def main(target: str) -> None:
     found |= {"sizes": np.array(sizes), "drawn": ranks.summed(np.array(sizes))}
     if ranks.first:
         np.savez(target, **found)
+    leave()
 
 
 if __name__ == "__main__":
