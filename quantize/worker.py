@@ -6,7 +6,6 @@ goes through `start`. The child dies with its parent.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
@@ -24,8 +23,8 @@ from appliance.core import errors
 from appliance.core.errors import ApplianceError, EngineFailed
 from appliance.core.files import write_json
 from appliance.core.offline import ENVIRONMENT
+from appliance.core.parent import die_with_parent
 
-_PR_SET_PDEATHSIG = 1
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -130,8 +129,7 @@ def _error(told: dict[str, str]) -> ApplianceError:
 def main(folder: Path) -> int:
     """The child's side: call what call.json names, write result.json or error.json."""
     call = json.loads((folder / "call.json").read_bytes())
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != call["parent"]:
+    if not die_with_parent(call["parent"]):
         return 1
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if call["memory"]:

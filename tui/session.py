@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.db import reading
-from appliance.core.errors import ApplianceError, ConfigWrong, JobFailed, NotFound, PrivacyRefused, Stopped
+from appliance.core.errors import ApplianceError, ConfigWrong, JobFailed, NotFound, Stopped
 from appliance.core.home import Home, open_home
 from appliance.data import store
 from appliance.data.store import Dataset
@@ -102,6 +102,12 @@ class Session:
             )
             return [dict(row) for row in rows]
 
+    def privacy_audits(self, model: str) -> list[dict[str, Any]]:
+        """Privacy audits that say something of `model`, newest first: verdict, created, path."""
+        from appliance.ops.privacy_audit import audits
+
+        return audits(self.home, model)
+
     def budget_names(self) -> list[str]:
         """Datasets that have a privacy budget; cheap, unlike `budgets`."""
         from appliance.privacy import ledger
@@ -133,14 +139,10 @@ class Session:
         from appliance.privacy import ledger
 
         found = store.get(self.home, dataset)
-        if found.unit is None:
-            raise PrivacyRefused(
-                f"{found.name} does not say whose privacy is protected.",
-                "Import it again with --unit COLUMN, or --unit-is-record.",
-            )
+        unit = store.unit_of(found)
         if ledger.budget(self.home, found.name) is None:
             ledger.open_budget(
-                self.home, found.name, unit=found.unit, units=found.units["train"], delta=None, who=self.who
+                self.home, found.name, unit=unit, units=found.units["train"], delta=None, who=self.who
             )
         ledger.set_limit(self.home, found.name, epsilon_limit, who=self.who)
 

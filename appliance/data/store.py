@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.db import reading, transaction
-from appliance.core.errors import ConfigWrong, DataRejected, NotFound
+from appliance.core.errors import ConfigWrong, DataRejected, NotFound, PrivacyRefused
 from appliance.core.events import now
 from appliance.core.files import sha256_file, sync, write_json
 from appliance.core.home import Home
@@ -64,6 +64,20 @@ class Dataset:
     def title(self) -> str:
         """name@version, as the registry writes it."""
         return f"{self.name}@{self.version}"
+
+
+def unit_of(dataset: Dataset) -> str:
+    """The noun of whose privacy is protected.
+
+    Raises:
+        PrivacyRefused: none was declared.
+    """
+    if dataset.unit is None:
+        raise PrivacyRefused(
+            f"{dataset.name} does not say whose privacy is protected.",
+            "Import it again with --unit COLUMN (the patient), or --unit-is-record for single records.",
+        )
+    return dataset.unit
 
 
 def check_name(name: str) -> str:

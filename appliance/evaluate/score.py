@@ -138,7 +138,7 @@ def score(
     walks = {at: _Walk() for at in work} if trie is not None else {}
     done = count - len(work)
     sizes = {at: (len(found.tokens), len(found.answer)) for at, found in work.items()}
-    for batch in _batches(sizes, scorer):
+    for batch in batches(sizes, scorer):
         parts = [work[at] for at in batch]
         blocks = scorer.logits([[*p.prompt, *p.answer[:-1]] for p in parts], [len(p.answer) for p in parts])
         for at, part, block in zip(batch, parts, blocks, strict=True):
@@ -209,13 +209,13 @@ def _finish(scorer: Scorer, work: Mapping[int, Encoded], walks: Mapping[int, _Wa
         for at, walk in walks.items()
         if trie.allowed(walk.prefix)
     }:
-        for batch in _batches(sizes, scorer):
+        for batch in batches(sizes, scorer):
             prompts = [[*work[at].prompt, *walks[at].prefix] for at in batch]
             for at, block in zip(batch, scorer.logits(prompts, [1] * len(batch)), strict=True):
                 walks[at].step(trie, block[0])
 
 
-def _batches(sizes: Mapping[int, tuple[int, int]], scorer: Scorer) -> Iterator[list[int]]:
+def batches(sizes: Mapping[int, tuple[int, int]], scorer: Scorer) -> Iterator[list[int]]:
     """Row numbers, shortest rows first, cut where tokens or kept logits would pass their limit.
     `sizes`: tokens and kept positions of each row.
     """

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.evaluate.score import Row, Scorer
+from appliance.evaluate.score import Row, Scorer, batches
 from appliance.models.encoding import Encoded
 from appliance.privacy.attacks.extraction import LEAST_ANSWER, Following, cut_points
 from appliance.privacy.attacks.membership import LEAST_TOKENS, log_softmax, min_k_plus
-
-_KEPT_LOGITS = 32_000_000  # numbers returned by one call: 128 MB
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +35,7 @@ def read_rows(
     work = {at: row.tokens for at, row in enumerate(rows) if row.tokens is not None}
     sizes = {at: (len(part.tokens), len(part.answer)) for at, part in work.items()}
     done = 0
-    for batch in _batches(sizes, scorer):
+    for batch in batches(sizes, scorer):
         parts = [work[at] for at in batch]
         blocks = scorer.logits([[*p.prompt, *p.answer[:-1]] for p in parts], [len(p.answer) for p in parts])
         for at, part, block in zip(batch, parts, blocks, strict=True):
@@ -64,7 +62,7 @@ def recited(scorer: Scorer, parts: Mapping[int, Encoded]) -> dict[int, bool]:
         follow[at] = Following(part.answer[given : given + asked])
     going = set(parts)
     while going:
-        for batch in list(_batches({at: (len(texts[at]), 1) for at in going}, scorer)):
+        for batch in list(batches({at: (len(texts[at]), 1) for at in going}, scorer)):
             for at, block in zip(
                 batch, scorer.logits([texts[at] for at in batch], [1] * len(batch)), strict=True
             ):
@@ -73,19 +71,3 @@ def recited(scorer: Scorer, parts: Mapping[int, Encoded]) -> dict[int, bool]:
                 follow[at].add(token)
         going = {at for at in going if not (follow[at].done or follow[at].lost)}
     return {at: one.done and one.near for at, one in follow.items()}
-
-
-def _batches(sizes: Mapping[int, tuple[int, int]], scorer: Scorer) -> Iterator[list[int]]:
-    """Rows of like length; `sizes`: tokens and kept positions of each."""
-    batch: list[int] = []
-    kept = 0
-    for at in sorted(sizes, key=lambda at: (*sizes[at], at)):
-        length, keep = sizes[at]
-        too_many = (len(batch) + 1) * length > scorer.max_tokens
-        if batch and (too_many or (kept + keep) * scorer.n_vocab > _KEPT_LOGITS):
-            yield batch
-            batch, kept = [], 0
-        batch.append(at)
-        kept += keep
-    if batch:
-        yield batch

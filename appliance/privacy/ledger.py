@@ -76,17 +76,26 @@ def open_budget(home: Home, dataset: str, *, unit: str, units: int, delta: float
                 delta=f"{chosen:.3g}",
             )
             return Budget(dataset=dataset, unit=unit, epsilon_limit=EPSILON_LIMIT, delta=chosen)
-    if old.unit != unit or (delta is not None and abs(delta / old.delta - 1) > 1e-9):
-        raise PrivacyRefused(
-            f"The budget of {dataset} protects one {old.unit} at delta {old.delta:g}.",
-            "Leave out --delta, or import the data under a name of its own.",
-        )
+    check_agreed(old, unit, delta)
     if old.delta >= 1 / units:
         raise PrivacyRefused(
             f"The budget's delta {old.delta:g} is not below 1/{units}.",
             "Import the larger data under a name of its own.",
         )
     return old
+
+
+def check_agreed(old: Budget, unit: str, delta: float | None) -> None:
+    """Check that a run asks for the unit and, where it names one, the delta that the budget has.
+
+    Raises:
+        PrivacyRefused: it does not.
+    """
+    if old.unit != unit or (delta is not None and abs(delta / old.delta - 1) > 1e-9):
+        raise PrivacyRefused(
+            f"The budget of {old.dataset} protects one {old.unit} at delta {old.delta:g}.",
+            "Leave out --delta, or import the data under a name of its own.",
+        )
 
 
 def set_limit(home: Home, dataset: str, epsilon_limit: float, *, who: str) -> None:

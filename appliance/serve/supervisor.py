@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import resource
-import signal
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,11 +14,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from appliance.core.errors import EngineFailed
+from appliance.core.parent import die_with_parent
 
 _LOG_LIMIT = 1 << 20
 _FIRST_DELAY, _LONGEST_DELAY, _LASTED = 0.1, 30.0, 60.0  # seconds
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 
 class Supervisor:
@@ -169,8 +166,7 @@ def _private_log(path: Path) -> BinaryIO:
 
 def _bind_to(parent: int, memory: int | None) -> None:
     """In the child before exec: die with the parent, and stay within `memory`."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
+    if not die_with_parent(parent):
         os._exit(1)
     if memory is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))

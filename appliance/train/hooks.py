@@ -39,8 +39,12 @@ class HookEngine:
         """Mean gradient of each unit [units, parameters] and each unit's mean loss [units]."""
         records = [record for group in groups for record in group]
         batch = collate(records, self._device)
-        losses = self._loss(answer_logits(self._model, batch), batch, records)
-        torch.autograd.backward(losses.sum())
+        try:
+            losses = self._loss(answer_logits(self._model, batch), batch, records)
+            torch.autograd.backward(losses.sum())
+        except BaseException:
+            self._forget()
+            raise
         rows = torch.cat([self._taken(parameter, batch.size) for parameter in self.parameters], dim=1)
         rows = record_rows(rows, len(records[0].sequences))
         return unit_means(rows, losses.detach(), [len(group) for group in groups])
@@ -48,6 +52,16 @@ class HookEngine:
     def close(self) -> None:
         """Take the hooks out, so that the model can be saved and used as usual."""
         self._hooks.cleanup()
+
+    def _forget(self) -> None:
+        """Drop what a pass that failed has left, which Opacus would add to the next one's."""
+        for module in self._model.modules():
+            for name in ("activations", "max_batch_len"):
+                vars(module).pop(name, None)
+        for parameter in self.parameters:
+            parameter._forward_counter = 0
+            parameter.grad_sample = parameter.grad = None
+            vars(parameter).pop("_current_grad_sample", None)
 
     def _taken(self, parameter: Any, records: int) -> Tensor:
         sample = getattr(parameter, "grad_sample", None)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from appliance.core.errors import ConfigWrong, PrivacyRefused
+from appliance.core.errors import ConfigWrong
 from appliance.core.files import need_room, sha256_folder, write_json
 from appliance.core.job import Job
+from appliance.data import store
 from appliance.models import registry
 from appliance.privacy import ledger
 from appliance.train.plan import Plan, plan_open, plan_private, warnings
@@ -117,15 +118,11 @@ def planned(job: Job, setup: Any) -> Plan:
     if not settings.private:
         plan = plan_open(settings, units=material.units, records=len(material.records))
     else:
-        if dataset.unit is None:
-            raise PrivacyRefused(
-                f"{dataset.name} does not say whose privacy is protected.",
-                "Import it again with --unit COLUMN (the patient), or --unit-is-record for single records.",
-            )
+        unit = store.unit_of(dataset)
         budget = ledger.open_budget(
             job.home,
             dataset.name,
-            unit=dataset.unit,
+            unit=unit,
             units=material.units,
             delta=settings.delta,
             who=job.who,
@@ -135,7 +132,7 @@ def planned(job: Job, setup: Any) -> Plan:
             units=material.units,
             candidates=len(material.groups),
             records=len(material.records),
-            unit=dataset.unit,
+            unit=unit,
             budget=budget,
         )
     write_json(kept, {"plan": plan.as_dict(), "bound": bound})

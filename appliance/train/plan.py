@@ -11,7 +11,6 @@ from appliance.core.errors import ConfigWrong, PrivacyRefused
 from appliance.privacy.accountant import ACCOUNTANT, Steps, epsilon, noise_for
 from appliance.privacy.ledger import Budget, delta_for
 from appliance.train.settings import Settings
-from appliance.train.statement import statement as statement
 
 PRIVATE_STEPS = 55
 _FEWEST_UNITS = 100

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from appliance.core.errors import ConfigWrong, PrivacyRefused
+from appliance.core.errors import ConfigWrong
 from appliance.core.home import Home
 from appliance.data import store
 from appliance.data.records import Record
@@ -99,24 +99,16 @@ def budget_of(home: Home, dataset: Dataset, units: int, delta: float | None) -> 
     Raises:
         PrivacyRefused: no unit is declared, or another unit or delta than the budget's.
     """
-    if dataset.unit is None:
-        raise PrivacyRefused(
-            f"{dataset.name} does not say whose privacy is protected.",
-            "Import it again with --unit COLUMN (the patient), or --unit-is-record for single records.",
-        )
+    unit = store.unit_of(dataset)
     found = ledger.budget(home, dataset.name)
     if found is None:
         return Budget(
             dataset=dataset.name,
-            unit=dataset.unit,
+            unit=unit,
             epsilon_limit=ledger.EPSILON_LIMIT,
             delta=delta if delta is not None else ledger.delta_for(units),
         )
-    if found.unit != dataset.unit or (delta is not None and abs(delta / found.delta - 1) > 1e-9):
-        raise PrivacyRefused(
-            f"The budget of {dataset.name} protects one {found.unit} at delta {found.delta:g}.",
-            "Leave out --delta, or import the data under a name of its own.",
-        )
+    ledger.check_agreed(found, unit, delta)
     return found
 
 

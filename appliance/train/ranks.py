@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from appliance.core.files import write_json
 from appliance.core.home import open_home
 from appliance.core.job import Job
 from appliance.core.offline import stay_offline
+from appliance.core.parent import die_with_parent
 
 _ANSWER = "ranks.json"
 T = TypeVar("T")
@@ -106,7 +108,10 @@ def launch(job: Job, processes: int) -> dict[str, Any]:
     command += [f"--nproc-per-node={processes}", sys.executable, "-m", "appliance.train.ranks"]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     child = subprocess.Popen(
-        [*command, str(job.folder)], env={"OMP_NUM_THREADS": threads, **os.environ}, cwd=job.folder
+        [*command, str(job.folder)],
+        env={"OMP_NUM_THREADS": threads, **os.environ},
+        cwd=job.folder,
+        preexec_fn=partial(die_with_parent, os.getpid()),
     )
     try:
         code = child.wait()
@@ -138,6 +143,7 @@ class _Silent(Job):
 def _main(folder: Path) -> int:
     """One process of a run: `python -m appliance.train.ranks JOBFOLDER`, started by torchrun."""
     os.umask(0o077)
+    die_with_parent(os.getppid())  # torchrun, which dies with the job: a resumed run must be alone
     stay_offline()
     from appliance.train.job import run
 

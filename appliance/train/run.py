@@ -51,7 +51,7 @@ def train_setup(
     """
     settings, material, tuned = setup.settings, setup.material, setup.model
     optimiser = Optimiser(tuned, plan)
-    checkpoint, best = folder / "checkpoint.safetensors", folder / "best.safetensors"
+    checkpoint = folder / "checkpoint.safetensors"
     start, history = optimiser.load(checkpoint) if checkpoint.exists() else (0, [])
     start = ranks.from_first(start)
     if start:
@@ -92,9 +92,13 @@ def train_setup(
     def saved(step: int) -> None:
         if not ranks.first:
             return
+        best = best_path(folder, history)
         if settings.early_stop and best_step(history) == step:
             optimiser.save(best, step, history)
         optimiser.save(checkpoint, step, history)
+        for old in folder.glob("best-*.safetensors"):
+            if old != best:  # only now: until here the checkpoint's history named the old one
+                old.unlink()
 
     def enough() -> bool:
         return ranks.from_first(looked_enough(history, settings.early_stop))
@@ -126,8 +130,8 @@ def train_setup(
             "See `cloister budget show`.",
         )
     kept = done
-    if settings.early_stop and best.exists():
-        kept, _ = optimiser.load(best)
+    if settings.early_stop and best_step(history):
+        kept, _ = optimiser.load(best_path(folder, history))
     if stopped is None and done < plan.steps:
         stopped = "early" if looked_enough(history, settings.early_stop) else "budget"
         why = "Validation got no better" if stopped == "early" else "Epsilon is spent"
@@ -146,6 +150,11 @@ def best_step(history: Sequence[dict[str, Any]]) -> int:
     """The step with the lowest validation loss so far; 0 before the first validation."""
     looks = [(point["validation_loss"], point["step"]) for point in history if "validation_loss" in point]
     return int(min(looks)[1]) if looks else 0
+
+
+def best_path(folder: Path, history: Sequence[dict[str, Any]]) -> Path:
+    """Where the weights of the best step are: a crash between two files must not pair them wrongly."""
+    return folder / f"best-{best_step(history)}.safetensors"
 
 
 def looked_enough(history: Sequence[dict[str, Any]], patience: int) -> bool:

@@ -6,7 +6,6 @@ Arguments: settings as JSON, the base's folder, records in a micro-batch, tokens
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,9 @@ def main(settings: dict[str, Any], base: Path, rows: int, width: int) -> None:
         for part in trained:
             part.grad = None
     needs = memory(shape, chosen, rows=rows, width=width, labelled=rows * _LABELLED)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # not ru_maxrss: it outlives exec, and so begins with what the process that started this one had
+    marks = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = int(marks["VmHWM"].split()[0]) * 1024
     sys.stdout.write(json.dumps({"peak": peak, "estimate": needs.total, **needs.as_dict()}) + "\n")
 
 

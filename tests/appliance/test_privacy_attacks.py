@@ -245,8 +245,7 @@ def test_words_that_give_the_side_away_make_an_attack_void() -> None:
     assert membership.voids(membership.blind_auc(says(150, "january"), says(150)))
 
 
-def test_exposure_and_recital() -> None:
-    assert extraction.exposure(1, 1024) == 10.0 and extraction.exposure(1024, 1024) == 0.0
+def test_recital_needs_more_than_chance() -> None:
     assert extraction.cut_points(51) == (25, 26) and extraction.cut_points(400) == (50, 50)
     assert extraction.beyond_chance(12, 100, 0, 100) and not extraction.beyond_chance(12, 100, 10, 100)
 

@@ -150,3 +150,5 @@ def test_early_stopping_keeps_the_best_step_by_validation(site: Home) -> None:
     looks = {p["step"]: p["validation_loss"] for p in facts["history"] if "validation_loss" in p}
     assert facts["kept_step"] == min(looks, key=lambda step: looks[step])
     assert result["steps"] < 20 and result["stopped"] == "early"
+    left = [file.name for file in (site.jobs / "0050").glob("best*")]
+    assert left == [f"best-{facts['kept_step']}.safetensors"], "named by its step, so never paired wrongly"

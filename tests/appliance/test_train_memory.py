@@ -89,7 +89,7 @@ def measured(base: Path, rows: int, width: int, **settings: Any) -> float:
     return float(found["estimate"] / found["peak"])
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"method": "full"}], ids=["lora", "full"])
 def test_the_estimate_is_near_the_real_peak(settings: dict[str, Any]) -> None:
     ratio = measured(DEMO_BASE, 8, 128, **settings)

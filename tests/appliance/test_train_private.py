@@ -179,6 +179,24 @@ def test_anything_trainable_that_is_not_accounted_for_is_refused(
         kind(tuned, losses.label_loss(encoder.trie(), 4096), "cpu")
 
 
+def test_a_pass_that_failed_half_way_leaves_nothing_behind(
+    engine: Engine, tuned: Any, records: list[Encoded]
+) -> None:
+    groups = [[record] for record in records]
+    wanted, _ = engine.unit_gradients(groups)
+    first = tuned.get_base_model().model.layers[0]
+
+    def no_room(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    for place in (first.register_full_backward_hook(no_room), first.register_forward_hook(no_room)):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            engine.unit_gradients(groups[:3])
+        place.remove()
+    found, _ = engine.unit_gradients(groups)
+    assert torch.equal(found, wanted)
+
+
 def private_plan(units: int, noise: float) -> Plan:
     return Plan(
         steps=4,

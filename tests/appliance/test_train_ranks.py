@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+
+from appliance.core.home import Home
+from appliance.core.job import Job
+from appliance.data import job as importing_job
+from appliance.models import importing, registry
+from appliance.ops import jobs
+from appliance.privacy import ledger
 
 _CHILD = Path(__file__).with_name("ranks_child.py")
 _ROOT = Path(__file__).parents[2]
@@ -36,3 +46,42 @@ def test_two_processes_give_the_clipped_sums_of_one(tmp_path: Path) -> None:
     assert np.array_equal(one["weights"], two["weights"])
     assert not two["apart"].any(), "both processes hold the same weights"
     assert np.array_equal(two["drawn"], 2 * two["sizes"]), "both drew the same sample"
+
+
+def at_work(folder: Path) -> list[psutil.Process]:
+    """Processes that have the job's folder among their words."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        words = process.info["cmdline"] or []
+        if str(folder) in words and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+def until(what: Any, seconds: float = 90.0) -> None:
+    limit = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < limit, "it never came"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_process_behind_and_goes_on(home: Home) -> None:
+    making = Job(id="9001", kind="import", folder=home.jobs / "9001", home=home)
+    making.folder.mkdir(parents=True)
+    importing_job.run({"demo": True, "name": "inbox", "patients": 160}, making)
+    importing.import_base(home, importing.DEMO_BASE, "demo-base", who="test")
+    settings = {"steps": 12, "sample_rate": 0.1, "processes": 2}
+    spec = {"dataset": "inbox", "base": "demo-base", "name": "tuned", "settings": settings}
+    job_id = jobs.start(home, "train", spec, title="train", who="test")
+    folder = home.jobs / job_id
+    until(lambda: (folder / "checkpoint.safetensors").exists())
+    assert len(at_work(folder)) >= 4, "the job, torchrun and two that train"
+    worker = next(process for process in at_work(folder) if "appliance.ops.worker" in process.cmdline())
+    os.kill(worker.pid, signal.SIGKILL)
+    until(lambda: not at_work(folder), 10)
+    jobs.resume(home, job_id, who="test")
+    assert jobs.wait(home, job_id, 120).state == "done"
+    privacy = registry.get(home, "tuned").facts["privacy"]
+    charged = sum(event["steps"] for event in ledger.events(home, "inbox"))
+    assert privacy["steps_released"] <= privacy["steps_charged"] == charged

@@ -121,10 +121,14 @@ def card(face: Face, name: Annotated[str, typer.Argument(help="A model's name.")
             face.say(f"  curves   {picture}")
     for report in face.session.reports(name):
         face.say(f"  report   {report['path']}  gate {'PASS' if report['passed'] else 'FAIL'}")
+    audits = face.session.privacy_audits(name)
+    for found in audits:
+        face.say(f"  audit    {found['path']}  privacy audit {found['verdict']}")
     face.result(
         {
             "name": model.name,
             "kind": model.kind,
+            "privacy_audits": audits,
             "lineage": [step.name for step in chain],
             "facts": model.facts,
             "reports": face.session.reports(name),

@@ -8,7 +8,6 @@ held out are the controls: what those give too is common speech, not memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log2
 
 from scipy.stats import fisher_exact
 
@@ -16,14 +15,6 @@ LEAST_ANSWER = 50  # tokens an answer needs
 MOST = 50  # tokens given, and tokens asked for
 NEAR = 0.1  # of the length, in edits
 _LEVEL = 0.01
-
-
-def exposure(rank: int, candidates: int) -> float:
-    """Exposure in bits of a planted secret whose loss is the `rank`-th lowest of all `candidates`.
-
-    log2 |R| - log2 rank (Carlini et al. 2019): a guess by chance has 1.4 bits on average.
-    """
-    return log2(candidates) - log2(rank)
 
 
 class Following:
