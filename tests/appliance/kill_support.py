@@ -1,6 +1,8 @@
 """Private training runs killed with SIGKILL at random moments, and an account of what that cost.
 
-A run is the training job as it is, in a child forked from a process that has imported everything. The
+`python kill_support.py FOLDER KILLS SEED [SPOIL]` prints it as JSON. A run is the training job as it is, in a child forked from
+this process, which has imported everything and computed nothing: torch's threads do not outlive a fork.
+SPOIL names a function here that breaks the product first, to show that the account would tell. The
 witness does not trust the product: before a noise vector is handed out, its hash is on disk.
 """
 
@@ -14,12 +16,13 @@ import random
 import shutil
 import signal
 import sqlite3
+import sys
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +30,11 @@ from safetensors import safe_open
 
 from appliance.core.home import Home, open_home
 from appliance.core.job import Job
+from appliance.core.offline import stay_offline
 from appliance.data import job as importing_job
 from appliance.models import importing, registry
 from appliance.privacy import ledger
+from appliance.privacy.noise import Keystream
 from appliance.train import job as training
 from appliance.train import loop
 
@@ -210,3 +215,38 @@ def look(home: Home, witness: Path, account: Account, *, finished: bool) -> None
         place = "entered" if made else "before the first charge" if not charged else f"step {step}"
         inside = f", {charged - drawn} charged ahead" if charged > drawn else ""
         account.where[place + inside] += 1
+
+
+def charge_afterwards() -> None:
+    """A ledger that is written after the noise is drawn."""
+    purse, update = ledger.Purse.charge, loop.private_update
+    waiting: list[Callable[[], None]] = []
+
+    def later(self: Any, steps: int, **facts: Any) -> None:
+        waiting.append(lambda: purse(self, steps, **facts))
+
+    def then_charged(*parts: Any) -> loop.NextUpdate:
+        draw = update(*parts)
+
+        def both() -> loop.Update:
+            found = draw()
+            waiting.pop()()
+            return found
+
+        return both
+
+    ledger.Purse.charge, loop.private_update = later, then_charged  # type: ignore[method-assign]
+
+
+def same_noise_at_every_start() -> None:
+    """A generator that is restored with the run."""
+    loop.Keystream = lambda key=None: Keystream(bytes(32))  # type: ignore[misc, assignment]
+
+
+SPOILT = {"": lambda: None, "late": charge_afterwards, "replay": same_noise_at_every_start}
+
+if __name__ == "__main__":
+    stay_offline()
+    place, how = Path(sys.argv[1]), SPOILT[sys.argv[4] if len(sys.argv) > 4 else ""]
+    found = kill_runs(prepared(place), place, int(sys.argv[2]), int(sys.argv[3]), how)
+    sys.stdout.write(json.dumps(asdict(found) | {"where": dict(found.where.most_common())}) + "\n")
