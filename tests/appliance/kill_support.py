@@ -3,8 +3,8 @@
 `python kill_support.py FOLDER KILLS SEED [SPOIL]` prints it as JSON. A run is the training job as it is,
 in a child forked from this process, which has imported everything and computed nothing: torch's threads
 do not outlive a fork. SPOIL names a function here that breaks the product first, to show that the
-account would tell. The
-witness does not trust the product: before a noise vector is handed out, its hash is on disk.
+account would tell. The witness does not trust the product: before a noise vector is handed out, its
+hash is on disk.
 """
 
 from __future__ import annotations
