@@ -164,13 +164,28 @@ class Session:
 
     def start_training(self, spec: dict[str, Any]) -> str:
         """Train an adapter; dataset and base must be there."""
+        spec = self._checked(spec)
+        return jobs.start(self.home, "train", spec, title=f"train {spec['dataset']}", who=self.who)
+
+    def plan_search(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """What `start_search` would do with this spec: see appliance/train/searching.py. Starts nothing."""
+        from appliance.train.searching import preview_search
+
+        return preview_search(self.home, spec)
+
+    def start_search(self, spec: dict[str, Any]) -> str:
+        """Train with several settings and keep the best; see appliance/train/search.py for the spec."""
+        spec = self._checked(spec)
+        return jobs.start(self.home, "search", spec, title=f"search {spec['dataset']}", who=self.who)
+
+    def _checked(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """The spec of a training whose dataset and base are there and whose name is free."""
         dataset = store.get(self.home, spec["dataset"], spec.get("version"))
-        spec = spec | {"version": dataset.version}  # a resumed run must not take a version imported since
         registry.get(self.home, spec["base"])
         if name := spec.get("name"):
             importing.check_model_name(name)
             registry.check_free(self.home, name)
-        return jobs.start(self.home, "train", spec, title=f"train {dataset.name}", who=self.who)
+        return spec | {"version": dataset.version}  # a resumed run must not take a version imported since
 
     def evaluation(
         self, name: str, *, against: str | None, dataset: str | None, split: str, limit: int | None

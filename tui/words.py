@@ -10,6 +10,11 @@ NO_PRIVACY = (
     " anyone who can ask it; keep it where the records may be read. This stays in its lineage."
 )
 
+PUBLIC = (
+    "DECLARED PUBLIC: nothing is charged and nobody is protected, because you say that these records are"
+    " public. No model is kept, only the best settings. This stays in the audit log."
+)
+
 
 def statement(privacy: dict[str, Any]) -> str:
     """The privacy claim in one sentence."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from appliance.core.files import replacing
 
-_INK, _SOFT, _GRID = "#1f2933", "#52606d", "#d9e2ec"
-_BLUE, _ORANGE = "#1f6fb2", "#c2571a"  # told apart in grey, and by people who see no red or green
-_DPI = 130
+INK, SOFT, GRID = "#1f2933", "#52606d", "#d9e2ec"
+BLUE, ORANGE = "#1f6fb2", "#c2571a"  # told apart in grey, and by people who see no red or green
+DPI = 130
 
 
 def draw(
@@ -29,16 +29,14 @@ def draw(
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     private = bool(_points(history, "epsilon")[0])
-    figure = Figure(
-        figsize=(11 if private else 6.2, 3.6), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.1)
-    )
+    figure = Figure(figsize=(11 if private else 6.2, 3.6), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1))
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3 if private else 1, squeeze=False)[0]
     figure.suptitle(
         f"{title} on synthetic records" if synthetic else title,
         x=0.01,
         ha="left",
-        color=_INK,
+        color=INK,
         fontsize=13,
         fontweight="bold",
     )
@@ -53,36 +51,37 @@ def draw(
 
 
 def _losses(panel: Any, history: Sequence[Mapping[str, Any]]) -> None:
-    _dress(panel, "Loss")
+    dress(panel, "Loss")
     for name, word, colour, style in (
-        ("loss", "training", _BLUE, {"linewidth": 1.6}),
-        ("validation_loss", "validation", _ORANGE, {"linewidth": 1.6, "marker": "o", "markersize": 5}),
+        ("loss", "training", BLUE, {"linewidth": 1.6}),
+        ("validation_loss", "validation", ORANGE, {"linewidth": 1.6, "marker": "o", "markersize": 5}),
     ):
         steps, values = _points(history, name)
         if steps:
             panel.plot(steps, values, color=colour, label=f"{word} ({values[-1]:.3f})", **style)
     if panel.lines:
-        panel.legend(frameon=False, fontsize=9, labelcolor=_INK)
+        panel.legend(frameon=False, fontsize=9, labelcolor=INK)
 
 
 def _line(panel: Any, title: str, history: Sequence[Mapping[str, Any]], name: str) -> None:
-    _dress(panel, title)
+    dress(panel, title)
     steps, values = _points(history, name)
     panel.plot(
-        steps, values, color=_BLUE, linewidth=1.6, drawstyle="steps-post" if name == "epsilon" else None
+        steps, values, color=BLUE, linewidth=1.6, drawstyle="steps-post" if name == "epsilon" else None
     )
     panel.set_ylim(bottom=0)
 
 
-def _dress(panel: Any, title: str) -> None:
-    panel.set_title(title, loc="left", fontsize=10, color=_INK)
-    panel.set_xlabel("step", fontsize=9, color=_SOFT)
-    panel.tick_params(colors=_SOFT, labelsize=9, length=0)
-    panel.grid(axis="y", color=_GRID, linewidth=0.8)
+def dress(panel: Any, title: str, along: str = "step") -> None:
+    """Give a panel its title and quiet axes."""
+    panel.set_title(title, loc="left", fontsize=10, color=INK)
+    panel.set_xlabel(along, fontsize=9, color=SOFT)
+    panel.tick_params(colors=SOFT, labelsize=9, length=0)
+    panel.grid(axis="y", color=GRID, linewidth=0.8)
     panel.set_axisbelow(True)
     for side in ("top", "right", "left"):
         panel.spines[side].set_visible(False)
-    panel.spines["bottom"].set_color(_GRID)
+    panel.spines["bottom"].set_color(GRID)
 
 
 def _points(history: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:

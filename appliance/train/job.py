@@ -10,15 +10,13 @@ import json
 from typing import Any
 
 from appliance.core.errors import ConfigWrong
-from appliance.core.files import need_room, sha256_folder, write_json
+from appliance.core.files import write_json
 from appliance.core.job import Job
 from appliance.data import store
 from appliance.models import registry
 from appliance.privacy import ledger
 from appliance.train.plan import Plan, plan_open, plan_private, warnings
 from appliance.train.settings import settings_from
-
-_BYTES = 28  # on disk for a trained parameter: two checkpoints with two moments each, and the result
 
 
 def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
@@ -28,9 +26,8 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         PrivacyRefused, BudgetSpent: the privacy asked for cannot be had. ConfigWrong: bad settings.
         DataRejected, ModelRejected: records or a base that cannot be used. Diverged: at the first step.
     """
-    from appliance.train.curves import draw
     from appliance.train.ranks import joined, launch
-    from appliance.train.result import privacy_of, save_weights
+    from appliance.train.result import release
     from appliance.train.run import train_setup
     from appliance.train.setup import set_up
 
@@ -40,7 +37,6 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     if settings.processes > ranks.size:
         return launch(job, settings.processes)
     setup = set_up(job, spec, settings, job.folder)
-    need_room(job.home.path, 50_000_000 + _BYTES * setup.trained)
     plan = Plan(**ranks.from_first(planned(job, setup).as_dict() if ranks.first else {}))
     job.emit("plan", **_announced(job, plan, setup))
     for note in setup.material.notes:
@@ -48,48 +44,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     trained = train_setup(job, setup, plan, folder=job.folder, name=name, ranks=ranks)
     if not ranks.first:
         return {}
-    privacy = privacy_of(job, plan, setup.settings, setup.dataset, trained.done)
-    folder, curves = job.home.models / name, job.home.reports / f"{job.id}-curves.png"
-    draw(trained.history, curves, synthetic=setup.dataset.synthetic)
-    registry.check_free(job.home, name, job.id)  # another run may have taken it meanwhile
-    kind = save_weights(setup.model, folder, words=setup.words, settings=setup.settings)
-    entry = registry.add(
-        job.home,
-        registry.Model(
-            name=name,
-            kind=kind,
-            path=folder,
-            sha256=sha256_folder(folder),
-            size=sum(file.stat().st_size for file in folder.iterdir()),
-            job=job.id,
-            parent=setup.base.name,
-            dataset=setup.dataset.title,
-            facts={
-                "task": setup.encoder.task.as_dict(),
-                "privacy": privacy,
-                "training": {
-                    "settings": setup.settings.as_dict(),
-                    "plan": plan.as_dict(),
-                    "trained": setup.trained,
-                    "kept_step": trained.kept,
-                    "stopped": trained.stopped,
-                    "curves": str(curves),
-                    "history": trained.history,
-                },
-                "synthetic": setup.dataset.synthetic,
-            },
-        ),
-        who=job.who,
-    )
-    return {
-        "name": entry.name,
-        "kind": kind,
-        "privacy": privacy,
-        "steps": trained.done,
-        "stopped": trained.stopped,
-        "base": setup.base.name,
-        "curves": str(curves),
-    }
+    return release(job, setup, plan, trained, name=name)
 
 
 def planned(job: Job, setup: Any) -> Plan:

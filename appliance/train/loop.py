@@ -189,11 +189,13 @@ def train(
 
     `charge(step)` is called before each private step; when it raises BudgetSpent the run ends there
     and keeps what it has. `tell` hears of each step, then `saved(done)` makes it durable; when
-    `enough()` says so after that, the run ends early.
+    `enough()` says so after that, or before the first step of a run that goes on, the run ends early.
 
     Raises:
         Diverged: loss or weights are no longer numbers; what `saved` kept last is still good.
     """
+    if enough():
+        return start
     for step in range(start, steps):
         began = time.monotonic()
         if charge is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from appliance.core.errors import ConfigWrong, PrivacyRefused
 from appliance.privacy.accountant import ACCOUNTANT, Steps, epsilon, noise_for
-from appliance.privacy.ledger import Budget, delta_for
+from appliance.privacy.ledger import EPSILON_LIMIT, Budget, delta_for
 from appliance.train.settings import Settings
 
 PRIVATE_STEPS = 55
@@ -117,7 +117,7 @@ def plan_private(
     noise = noise_for(target, delta=budget.delta, run=run, spent=budget.history)
     return Plan(
         steps=steps,
-        learning_rate=settings.learning_rate or _PRIVATE_RATES.get(settings.method, _WEIGHTS_RATE),
+        learning_rate=settings.learning_rate or usual_rate(settings),
         weight_decay=_decay(settings),
         units=units,
         records=records,
@@ -134,6 +134,31 @@ def plan_private(
         schedule=settings.schedule,
         warmup_steps=settings.warmup_steps,
     )
+
+
+def unspent(settings: Settings, *, dataset: str, unit: str, units: int) -> Budget:
+    """The budget that public records would have if they were private, to plan a run like a private one."""
+    limit = settings.epsilon or EPSILON_LIMIT
+    return Budget(dataset=dataset, unit=unit, epsilon_limit=limit, delta=settings.delta or delta_for(units))
+
+
+def trial_plan(whole: Plan, settings: Settings, steps: int) -> Plan:
+    """One trial's part of a search that was planned and is charged as the one run `whole`."""
+    return replace(
+        whole,
+        steps=steps,
+        learning_rate=settings.learning_rate or usual_rate(settings),
+        weight_decay=_decay(settings),
+        schedule=settings.schedule,
+        warmup_steps=settings.warmup_steps,
+    )
+
+
+def usual_rate(settings: Settings) -> float:
+    """The peak learning rate where none is asked for."""
+    if settings.private:
+        return _PRIVATE_RATES.get(settings.method, _WEIGHTS_RATE)
+    return _OPEN_RATES.get(settings.method, _OPEN_WEIGHTS_RATE)
 
 
 def _decay(settings: Settings) -> float:
@@ -154,7 +179,7 @@ def plan_open(settings: Settings, *, units: int, records: int) -> Plan:
     steps = settings.steps or max(1, round(settings.epochs * records / min(settings.batch, records)))
     return Plan(
         steps=steps,
-        learning_rate=settings.learning_rate or _OPEN_RATES.get(settings.method, _OPEN_WEIGHTS_RATE),
+        learning_rate=settings.learning_rate or usual_rate(settings),
         weight_decay=_decay(settings),
         units=units,
         records=records,

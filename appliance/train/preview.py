@@ -29,7 +29,7 @@ from appliance.train.asked import objective_for
 from appliance.train.material import check_labels
 from appliance.train.memory import Memory, Shape, memory, read_shape, trained_parameters
 from appliance.train.pace import matmul_speed, run_seconds
-from appliance.train.plan import Plan, noise_ratio, plan_open, plan_private, warnings
+from appliance.train.plan import Plan, noise_ratio, plan_open, plan_private, unspent, warnings
 from appliance.train.settings import Settings, settings_from
 from appliance.train.statement import trained_words
 
@@ -51,8 +51,10 @@ class _Sizes:
         return mean(self.lengths)
 
 
-def preview(home: Home, spec: Mapping[str, Any]) -> dict[str, Any]:
+def preview(home: Home, spec: Mapping[str, Any], *, public: bool = False) -> dict[str, Any]:
     """The plan of the training that `spec` describes (see train/job.py), with what it costs, for JSON.
+
+    Of `public` records the noise is planned as if they were private, and nothing is spent.
 
     Raises:
         PrivacyRefused: the privacy asked for cannot be had. ConfigWrong: bad settings, or a base that is
@@ -70,7 +72,11 @@ def preview(home: Home, spec: Mapping[str, Any]) -> dict[str, Any]:
     if settings.private and dataset.labels and not dataset.facts.get("labels_declared"):
         check_labels(records)
     sizes = _sizes(dataset, records, settings, shape.context)
-    budget = budget_of(home, dataset, len(sizes.records), settings.delta) if settings.private else None
+    units, budget = len(sizes.records), None
+    if settings.private and public:
+        budget = unspent(settings, dataset=dataset.name, unit=dataset.unit or "record", units=units)
+    elif settings.private:
+        budget = budget_of(home, dataset, units, settings.delta)
     plan = _plan(settings, dataset, sizes, budget)
     needs = _needs(home, shape, settings, plan, sizes)
     return {
@@ -85,7 +91,7 @@ def preview(home: Home, spec: Mapping[str, Any]) -> dict[str, Any]:
         "parameters": shape.parameters,
         "noise_on_mean": plan.noise_on_mean,
         "noise_ratio": noise_ratio(plan, trained),
-        "protected": _protected(dataset, sizes, settings),
+        "protected": None if public else _protected(dataset, sizes, settings),
         "epsilon": _epsilon(plan, budget),
         "memory": needs,
         "seconds": _seconds(shape, settings, plan, sizes),

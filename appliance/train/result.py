@@ -1,21 +1,92 @@
-"""What a finished run leaves: a folder of weights, and the claim of privacy that the ledger bears out."""
+"""What a finished run leaves: weights, their entry, and the claim of privacy that the ledger bears out."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance.core.errors import PrivacyRefused
-from appliance.core.files import replacing_folder, write_json
+from appliance.core.files import replacing_folder, sha256_folder, write_json
 from appliance.core.job import Job
 from appliance.data import store
+from appliance.models import registry
 from appliance.privacy import ledger
 from appliance.privacy.accountant import epsilon
 from appliance.train.plan import Plan
 from appliance.train.settings import Settings
 from appliance.train.statement import statement
+
+if TYPE_CHECKING:
+    from appliance.train.run import Trained
+    from appliance.train.setup import Setup
+
+
+def release(
+    job: Job,
+    setup: Setup,
+    plan: Plan,
+    trained: Trained,
+    *,
+    name: str,
+    others: Sequence[int] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Save what was trained, enter it in the registry as `name`, and say what came of the run.
+
+    `others` are the steps of the other trials where it is the best of a search; `facts` are further ones
+    for its entry.
+
+    Raises:
+        PrivacyRefused: the ledger does not bear the claim out. ConfigWrong: the name was taken meanwhile.
+    """
+    from appliance.train.curves import draw
+
+    privacy = privacy_of(job, plan, setup.settings, setup.dataset, trained.done, others)
+    folder, curves = job.home.models / name, job.home.reports / f"{job.id}-curves.png"
+    draw(trained.history, curves, synthetic=setup.dataset.synthetic)
+    registry.check_free(job.home, name, job.id)  # another run may have taken it meanwhile
+    kind = save_weights(setup.model, folder, words=setup.words, settings=setup.settings)
+    entry = registry.add(
+        job.home,
+        registry.Model(
+            name=name,
+            kind=kind,
+            path=folder,
+            sha256=sha256_folder(folder),
+            size=sum(file.stat().st_size for file in folder.iterdir()),
+            job=job.id,
+            parent=setup.base.name,
+            dataset=setup.dataset.title,
+            facts={
+                "task": setup.encoder.task.as_dict(),
+                "privacy": privacy,
+                "training": {
+                    "settings": setup.settings.as_dict(),
+                    "plan": plan.as_dict(),
+                    "trained": setup.trained,
+                    "kept_step": trained.kept,
+                    "stopped": trained.stopped,
+                    "curves": str(curves),
+                    "history": trained.history,
+                },
+                "synthetic": setup.dataset.synthetic,
+                **(facts or {}),
+            },
+        ),
+        who=job.who,
+    )
+    return {
+        "name": entry.name,
+        "kind": kind,
+        "privacy": privacy,
+        "steps": trained.done,
+        "stopped": trained.stopped,
+        "base": setup.base.name,
+        "curves": str(curves),
+    }
 
 
 def save_weights(tuned: Any, folder: Path, *, words: Path, settings: Settings) -> str:
@@ -51,7 +122,7 @@ def _save_whole(tuned: Any, draft: Path, words: Path) -> None:
 
 
 def privacy_of(
-    job: Job, plan: Plan, settings: Settings, dataset: store.Dataset, done: int
+    job: Job, plan: Plan, settings: Settings, dataset: store.Dataset, done: int, others: Sequence[int] = ()
 ) -> dict[str, Any] | None:
     """The claim of the finished run, from what the ledger really holds; None without privacy.
 
@@ -64,12 +135,12 @@ def privacy_of(
     if found is None:
         raise PrivacyRefused("The ledger has no budget for this dataset.", "Restore the site's database.")
     charged = sum(event["steps"] for event in ledger.events(job.home, dataset.name) if event["job"] == job.id)
-    if charged < done:
+    if charged < done + sum(others):
         raise PrivacyRefused(
-            f"{done} steps were taken and {charged} are in the ledger.",
+            f"{done + sum(others)} steps were taken and {charged} are in the ledger.",
             "The job's files were changed; start anew.",
         )
-    told = statement(plan, settings)
+    told = statement(plan, settings, 1 + len(others))
     if dataset.labels and not dataset.facts.get("labels_declared"):
         told["not_protected"].append("the names of the labels, which were read from the records")
     if settings.precision == "bfloat16":

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from appliance.core.errors import BudgetSpent, Diverged
+from appliance.core.files import need_room
 from appliance.core.job import Job
 from appliance.privacy import ledger
 from appliance.privacy.accountant import epsilon
@@ -23,6 +24,7 @@ from appliance.train.ranks import SOLO, Ranks
 from appliance.train.setup import Setup
 
 _EPSILON_MARKS = 5
+_BYTES = 28  # on disk for a trained parameter: two checkpoints with two moments each, and the result
 _LOOKS = 5  # validations in a run, twice as many where one can end it
 
 History = list[dict[str, Any]]
@@ -42,19 +44,31 @@ class Trained:
 
 
 def train_setup(
-    job: Job, setup: Setup, plan: Plan, *, folder: Path, name: str, title: str = "train", ranks: Ranks = SOLO
+    job: Job,
+    setup: Setup,
+    plan: Plan,
+    *,
+    folder: Path,
+    name: str,
+    title: str = "train",
+    charged: bool = True,
+    ranks: Ranks = SOLO,
 ) -> Trained:
     """Train `setup.model` by `plan`; goes on from the checkpoint in `folder` if there is one.
 
+    A private run is charged to the dataset's budget step by step, unless `charged` says that its records
+    were declared public.
+
     Raises:
-        BudgetSpent: not a single step can be paid. Diverged: the first step failed.
+        BudgetSpent: not a single step can be paid. Diverged: the first step failed. NoRoom: the disk is full.
     """
     settings, material, tuned = setup.settings, setup.material, setup.model
+    need_room(job.home.path, 50_000_000 + _BYTES * setup.trained)
     optimiser = Optimiser(tuned, plan)
     checkpoint = folder / "checkpoint.safetensors"
     start, history = optimiser.load(checkpoint) if checkpoint.exists() else (0, [])
     start = ranks.from_first(start)
-    if start:
+    if 0 < start < plan.steps:
         job.log(f"Goes on after step {start}.")
     engine = engine_for(tuned, setup.loss, setup.device) if settings.private else None
     charge: Callable[[int], None] | None = None
@@ -66,8 +80,8 @@ def train_setup(
         check_engine(engine, sample, settings.precision)
         tuned.train()
         update = loop.private_update(engine, material.groups, plan, settings, ranks)
-        charge = _charger(job, setup, plan, name, ranks)
-    marks = _epsilon_marks(job, plan, setup.dataset.name, start)
+        charge = _charger(job, setup, plan, name, ranks) if charged else None
+    marks = _epsilon_marks(job, plan, setup.dataset.name, start) if charged else []
     began = time.monotonic()
     every = max(1, plan.steps // (2 * _LOOKS if settings.early_stop else _LOOKS))
 

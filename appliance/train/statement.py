@@ -21,8 +21,11 @@ _RECORD = {
 }
 
 
-def statement(plan: Plan, settings: Settings) -> dict[str, Any]:
-    """The claim of a private run, for cards and reports. `settings.objective` "" reads as "sft"."""
+def statement(plan: Plan, settings: Settings, trials: int = 1) -> dict[str, Any]:
+    """The claim of a private run, for cards and reports. `settings.objective` "" reads as "sft".
+
+    With several `trials` the run is the best of a search.
+    """
     records = _RECORD[settings.objective or "sft"]
     return {
         "unit": plan.unit,
@@ -31,13 +34,14 @@ def statement(plan: Plan, settings: Settings) -> dict[str, Any]:
         "mechanism": _mechanism(plan, records),
         "trained": trained_words(settings),
         "learnt_from": _learnt_from(settings),
+        **({"search": _search(trials)} if trials > 1 else {}),
         "noise_multiplier": plan.noise_multiplier,
         "max_grad_norm": settings.max_grad_norm,
         "sample_rate": plan.sample_rate,
         "delta": plan.delta,
         "accountant": plan.accountant,
         "declared_units": plan.units,
-        "not_protected": _not_protected(plan, settings, records),
+        "not_protected": _not_protected(plan, settings, records, trials),
     }
 
 
@@ -91,7 +95,14 @@ def _learnt_from(settings: Settings) -> str:
     return "the records' answers"
 
 
-def _not_protected(plan: Plan, settings: Settings, records: str) -> list[str]:
+def _search(trials: int) -> str:
+    return (
+        f"the best of {trials} trials by the loss of validation records; epsilon counts the steps of all"
+        " trials, so it covers each of them and the choice"
+    )
+
+
+def _not_protected(plan: Plan, settings: Settings, records: str, trials: int) -> list[str]:
     told = [
         "validation and test records, which are used to measure and not to train",
         f"the number of records, {plan.unit}s and labels, which are stated openly",
@@ -102,6 +113,8 @@ def _not_protected(plan: Plan, settings: Settings, records: str) -> list[str]:
             "validation records also in when the run ended and which step was kept: both follow from their"
             " loss alone, never from that of training records"
         )
+    if trials > 1:
+        told.append("validation records also in which trial was kept and what was tried next")
     if plan.sampling == "record":
         told.append(
             f"that at most {plan.draws} {records} of a {plan.unit} were used: the others were left out, and"

@@ -145,9 +145,10 @@ def test_a_run_that_diverges_stops_before_it_is_saved(bad: loop.Update) -> None:
 
 
 def test_a_run_can_end_early() -> None:
-    answers = iter([False, True])
+    answers = iter([False, False, True])
     saved, _ = run([update()] * 4, enough=lambda: next(answers))
     assert saved == [1, 2]
+    assert run([update()] * 4, enough=lambda: True)[0] == [], "it had enough before it was begun again"
     assert run([update()] * 4)[0] == [1, 2, 3, 4]
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tui.words import NO_PRIVACY
+from tui.words import NO_PRIVACY, PUBLIC
 
 _QUIET_SECONDS = 5.0
 _FIGURES = {
@@ -128,22 +128,28 @@ def newest_run(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def plan_lines(plan: dict[str, Any]) -> list[str]:
     """What a training run is about to do, in plain words."""
     synthetic = " (synthetic)" if plan.get("synthetic") else ""
-    lines = [f"{plan['records']:,} training records{synthetic}, {plan['steps']} steps"]
+    lines = [f"{plan['records']:,} training records{synthetic}, {plan['steps']} steps{_trials(plan)}"]
     warned = [f"Warning: {text}" for text in plan.get("warnings", [])]
+    if plan.get("public"):
+        return [*lines, PUBLIC, *warned]
     if plan.get("noise_multiplier") is None:
         return [*lines, NO_PRIVACY, *warned]
-    unit = plan["unit"]
+    unit, after = plan["unit"], "all trials" if "trials" in plan else "this run"
     return [
         *lines,
         f"Protected: each of {plan['units']:,} {unit}s, with all records of that {unit}",
         f"Budget: epsilon {plan['epsilon_before']:.2f} spent before,"
-        f" {plan['epsilon_after']:.2f} after this run, delta {plan['delta']:.2g}",
+        f" {plan['epsilon_after']:.2f} after {after}, delta {plan['delta']:.2g}",
         f"Each step: about {plan['expected_batch']:,.0f} {unit if plan['sampling'] == 'unit' else 'record'}s"
         f" (Poisson, rate {plan['sample_rate']:g}),"
         f" noise multiplier {plan['noise_multiplier']:.3f},"
         f" noise on the mean {plan['noise_on_mean']:.1e} of the clip bound",
         *warned,
     ]
+
+
+def _trials(plan: dict[str, Any]) -> str:
+    return f" in each of {plan['trials']} trials" if "trials" in plan else ""
 
 
 def preview_lines(plan: dict[str, Any], width: int = 79) -> list[str]:
@@ -155,7 +161,7 @@ def preview_lines(plan: dict[str, Any], width: int = 79) -> list[str]:
         ("records", f"{plan['records']:,} to train on ({plan['dataset']}@{plan['version']}{synthetic})"),
         *_privacy_facts(plan),
         ("trained", f"{plan['what']}: {plan['trained']:,} of {plan['parameters']:,} parameters"),
-        ("steps", f"{plan['steps']:,}, {rate}"),
+        _steps_fact(plan, rate),
         (
             "memory",
             f"about {_gigabytes(needs['total'])}; full fine-tuning about {_gigabytes(needs['full'])}; {kept}",
@@ -176,8 +182,20 @@ def preview_lines(plan: dict[str, Any], width: int = 79) -> list[str]:
     ]
 
 
+def _steps_fact(plan: dict[str, Any], rate: str) -> tuple[str, str]:
+    if "trials" not in plan:
+        return "steps", f"{plan['steps']:,}, {rate}"
+    over = ", ".join(f"{name} {values}" for name, values in plan["over"].items())
+    return (
+        "search",
+        f"{plan['trials']} trials of {plan['steps']:,} steps over {over}; best by validation loss",
+    )
+
+
 def _privacy_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
     who, spent = plan["protected"], plan["epsilon"]
+    if plan.get("public"):
+        return [("privacy", PUBLIC)]
     if who is None or spent is None:
         return [("privacy", NO_PRIVACY)]
     unit, drawn = who["unit"], plan["unit"] if plan["sampling"] == "unit" else "record"
@@ -195,11 +213,18 @@ def _privacy_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "noise",
-            f"multiplier {plan['noise_multiplier']:.3f}, about {plan['expected_batch']:,.0f} {drawn}s a step;"
-            f" on the mean {plan['noise_on_mean']:.1e} of the clip bound, {plan['noise_ratio']:.2g} times as"
-            " long as the longest gradient",
+            f"multiplier {plan['noise_multiplier']:.3f}{_single(plan)},"
+            f" about {plan['expected_batch']:,.0f} {drawn}s a step; on the mean"
+            f" {plan['noise_on_mean']:.1e} of the clip bound, {plan['noise_ratio']:.2g} times as long as the"
+            " longest gradient",
         ),
     ]
+
+
+def _single(plan: dict[str, Any]) -> str:
+    """What all trials together cost one of them."""
+    alone = plan.get("noise_single")
+    return "" if alone is None else f" (one run alone would have {alone:.3f})"
 
 
 def _gigabytes(size: int) -> str:

@@ -6,12 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance.core.errors import ConfigWrong
-from appliance.train.settings import settings_from
-from tui.cli import train_options as o
 from tui.cli.curves import room, terminal_curves
 from tui.cli.face import Face, command
 from tui.cli.lines import preview_lines
+from tui.cli.train_options import takes_settings
 from tui.words import NO_PRIVACY, proof_words
 
 _CURVE_LINES = 12
@@ -19,7 +17,7 @@ _CURVE_LINES = 12
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    command(app)(train)
+    command(app)(takes_settings(train))
     command(app)(evaluate)
     command(app)(quantize)
 
@@ -33,59 +31,15 @@ def train(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show the plan and start nothing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start it and come back at once.")] = False,
-    epsilon: o.Epsilon = None,
-    delta: o.Delta = None,
-    no_privacy: o.NoPrivacy = False,
-    sampling: o.Sampling = "unit",
-    sample_rate: o.SampleRate = 0.35,
-    records_per_unit: o.RecordsPerUnit = 1,
-    max_grad_norm: o.MaxGradNorm = 0.2,
-    method: o.Method = "lora",
-    rank: o.Rank = 4,
-    alpha: o.Alpha = 8,
-    rslora: o.Rslora = False,
-    targets: o.Targets = "v_proj,o_proj,down_proj",
-    layers: o.Layers = 0,
-    freeze_a: o.FreezeA = None,
-    dropout: o.Dropout = 0.0,
-    prompt_tokens: o.PromptTokens = 16,
-    objective: o.Objective = "",
-    beta: o.Beta = 0.1,
-    teacher: o.Teacher = None,
-    temperature: o.Temperature = 2.0,
-    distill_weight: o.DistillWeight = 0.5,
-    steps: o.Steps = 0,
-    learning_rate: o.LearningRate = 0.0,
-    schedule: o.Schedule = "linear",
-    warmup_steps: o.WarmupSteps = 5,
-    weight_decay: o.WeightDecay = None,
-    early_stop: o.EarlyStop = 0,
-    batch: o.Batch = 64,
-    epochs: o.Epochs = 3.0,
-    seed: o.Seed = 0,
-    max_tokens: o.MaxTokens = 512,
-    micro_tokens: o.MicroTokens = 1024,
-    precision: o.Precision = "float32",
-    checkpointing: o.Checkpointing = False,
-    processes: o.Processes = 1,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Fine-tune a base on a dataset, under differential privacy unless you say otherwise.
 
     The plan (who is protected, epsilon, noise, memory, time) is shown before anything starts, and every
     step is charged to the dataset's budget before it is taken. Ctrl-C stops; `cloister job resume` goes on.
     """
-    given = dict(locals())
-    settings: dict[str, Any] = {
-        field: given[field] for field in settings_from({}).as_dict() if field in given
-    } | {"private": not no_privacy, "targets": [part.strip() for part in targets.split(",") if part.strip()]}
-    if epsilon is not None and not epsilon > 0:
-        raise ConfigWrong(f"Epsilon must be above 0, not {epsilon:g}.", "Give a number such as --epsilon 8.")
-    chosen, _, version = dataset.partition("@")
-    spec: dict[str, Any] = {"dataset": chosen, "base": face.session.base(base).name, "settings": settings}
-    if version:
-        spec["version"] = face.session.dataset(dataset).version
-    if name is not None:
-        spec["name"] = name
+    spec = training_spec(face, dataset, base, name, settings)
     told = face.session.plan_training(spec)
     for line in preview_lines(told):
         face.say(line)
@@ -103,10 +57,23 @@ def train(
         face.say(line)
     if result.get("curves"):
         face.say(f"curves: {result['curves']}")
-    face.say(f"{result['name']}: {result['steps']} steps on {chosen}")
+    face.say(f"{result['name']}: {result['steps']} steps on {spec['dataset']}")
     say_privacy(face, result["privacy"])
     face.say(f"Next: cloister evaluate {result['name']}")
     face.result(result | {"job": job_id, "plan": told})
+
+
+def training_spec(
+    face: Face, dataset: str, base: str | None, name: str | None, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """The spec of a training or search on `dataset`, or `dataset@version`."""
+    chosen, _, version = dataset.partition("@")
+    spec: dict[str, Any] = {"dataset": chosen, "base": face.session.base(base).name, "settings": settings}
+    if version:
+        spec["version"] = face.session.dataset(dataset).version
+    if name is not None:
+        spec["name"] = name
+    return spec
 
 
 def say_privacy(face: Face, privacy: dict[str, Any] | None) -> None:

@@ -117,6 +117,16 @@ def _trained(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def _searched(result: dict[str, Any]) -> list[str]:
+    best = result["best"]
+    tried = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in best["settings"].items()
+    )
+    first = f"{len(result['tried'])} trials; best: trial {best['number']} ({tried})"
+    return [f"{first}, validation loss {best['loss']:.4f}", *(_trained(result) if result["name"] else [])]
+
+
 def _evaluated(result: dict[str, Any]) -> list[str]:
     scores = [
         f"{row['name']}  accuracy {row['accuracy']:.3f}"
@@ -140,6 +150,7 @@ def _quantised(result: dict[str, Any]) -> list[str]:
 _RESULTS: dict[str, Any] = {
     "import": _imported,
     "train": _trained,
+    "search": _searched,
     "evaluate": _evaluated,
     "quantize": _quantised,
     "serve": lambda result: ["The endpoint was closed."],

@@ -1,0 +1,197 @@
+"""The search job: trials of one training with other settings, the best by validation loss kept.
+
+spec: that of train/job.py, with "over" (space.py), "trials", and "public" if the operator declares the
+records public. Each trial lies in a folder of its own under trials/; one that ended is not repeated.
+
+Every trial is charged, not only the one that is kept: all are steps of one mechanism (same noise,
+rate and draws), so the price is that of one run of all their steps, whatever the search decided from
+trials before (adaptive composition). Only validation records tell which one is best.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import Any
+
+from appliance.core.errors import BudgetSpent, ConfigWrong, Diverged, NoRoom, PrivacyRefused
+from appliance.core.job import Job
+from appliance.models import registry
+from appliance.train.job import planned
+from appliance.train.plan import Plan, plan_open, plan_private, trial_plan, unspent
+from appliance.train.searching import Search, declare_public, search_from
+from appliance.train.setup import Setup, set_up
+from appliance.train.trials import Trial, best_of, folder_of, importance, read_trials, suggest, write_trial
+
+
+def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
+    """Train every trial, enter the best in the registry (of public records: name its settings only).
+
+    Raises:
+        PrivacyRefused, BudgetSpent: the privacy asked for cannot be had. ConfigWrong: bad settings.
+        DataRejected, ModelRejected: records or a base that cannot be used. Diverged: no trial ended well.
+    """
+    search = search_from(spec)
+    name = spec.get("name") or f"{search.settings.method}-{job.id}"
+    registry.check_free(job.home, name, job.id)
+    if search.public:
+        declare_public(job.home, spec["dataset"], job=job.id, who=job.who)
+    began = time.monotonic()
+    for number in range(1, search.trials + 1):
+        past = read_trials(job.folder)[: number - 1]
+        if not _settled(job, number):
+            trial = _tried(job, spec, search, past, number)
+            _tell(job, search, [*past, trial], (time.monotonic() - began) / number)
+            _forget(job, [*past, trial])
+            if trial.state == "unpaid":
+                break
+    trials = read_trials(job.folder)
+    best = best_of(trials)
+    if best is None:
+        raise Diverged(
+            f"None of the {len(trials)} trials ended with a loss.",
+            f"`cloister job tail {job.id}` says how each ended; search lower learning rates.",
+        )
+    return _kept(job, spec, search, name, trials, best)
+
+
+def _settled(job: Job, number: int) -> bool:
+    return any(trial.number == number and trial.state != "begun" for trial in read_trials(job.folder))
+
+
+def _tried(job: Job, spec: dict[str, Any], search: Search, past: list[Trial], number: int) -> Trial:
+    """Trial `number`, begun or gone on with, to its end."""
+    begun = next((trial for trial in read_trials(job.folder) if trial.number == number), None)
+    trial = begun or Trial(
+        number=number,
+        settings=suggest(search.space, past, first=search.first, seed=search.settings.seed),
+    )
+    write_trial(job.folder, trial)
+    began = time.monotonic()
+    try:
+        loss, steps = _trained(job, spec, search, trial)
+        trial = replace(trial, state="done", loss=loss, steps=steps)
+    except BudgetSpent as problem:
+        trial = replace(trial, state="unpaid", why=problem.message)
+    except (Diverged, NoRoom, ConfigWrong) as problem:
+        trial = replace(trial, state="failed", why=problem.message)
+    trial = replace(trial, seconds=time.monotonic() - began)
+    write_trial(job.folder, trial)
+    return trial
+
+
+def _trained(job: Job, spec: dict[str, Any], search: Search, trial: Trial) -> tuple[float, int]:
+    """Validation loss of a trial's weights, and its steps."""
+    from appliance.train.loop import mean_loss
+
+    setup, _, trained = _follow(job, spec, search, trial)
+    if trained.stopped == "diverged":
+        raise Diverged("Loss or weights were no longer numbers.")
+    validation = setup.material.validation
+    loss = mean_loss(setup.model, setup.loss, validation, setup.device, setup.settings.micro_tokens)
+    if not math.isfinite(loss):
+        raise Diverged("The validation loss is not a number.")
+    return loss, trained.done
+
+
+def _follow(job: Job, spec: dict[str, Any], search: Search, trial: Trial) -> tuple[Setup, Plan, Any]:
+    """Set a trial up and train what is left of it; of one that ended, its weights are read."""
+    from appliance.train.run import train_setup
+
+    folder = folder_of(job.folder, trial.number)
+    setup = set_up(job, spec, replace(search.settings, **trial.settings), folder)
+    if not setup.material.validation:
+        raise PrivacyRefused(
+            "There are no validation records to choose by.",
+            "Import more records: a tenth goes to validation.",
+        )
+    plan = _plan(job, search, setup)
+    if trial.number == 1 and trial.state == "begun":
+        job.emit("plan", **plan.as_dict(), **search.told(), **_announced(setup, plan))
+    title = f"trial {trial.number}/{search.trials}"
+    name = f"trial {trial.number}"
+    return (
+        setup,
+        plan,
+        train_setup(job, setup, plan, folder=folder, name=name, title=title, charged=search.charged),
+    )
+
+
+def _plan(job: Job, search: Search, setup: Setup) -> Plan:
+    """A trial's plan: its share of the whole search where that is charged, else one of its own."""
+    settings, material = setup.settings, setup.material
+    if not settings.private:
+        return plan_open(settings, units=material.units, records=len(material.records))
+    if not search.charged:
+        unit = setup.dataset.unit or "record"
+        return plan_private(
+            settings,
+            units=material.units,
+            candidates=len(material.groups),
+            records=len(material.records),
+            unit=unit,
+            budget=unspent(settings, dataset=setup.dataset.name, unit=unit, units=material.units),
+        )
+    whole = replace(search.whole, objective=settings.objective)
+    return trial_plan(planned(job, replace(setup, settings=whole)), settings, search.steps)
+
+
+def _announced(setup: Setup, plan: Plan) -> dict[str, Any]:
+    return {
+        "noise_on_mean": plan.noise_on_mean,
+        "dataset": setup.dataset.name,
+        "version": setup.dataset.version,
+        "synthetic": setup.dataset.synthetic,
+    }
+
+
+def _tell(job: Job, search: Search, trials: list[Trial], seconds: float) -> None:
+    """One line on the trial that just ended."""
+    trial, best = trials[-1], best_of(trials)
+    tried = ", ".join(f"{name} {_figure(value)}" for name, value in trial.settings.items())
+    if trial.loss is None:
+        ended = f"{trial.state}: {trial.why}"
+    else:
+        ended = f"validation loss {trial.loss:.4f}" + (", the best so far" if best == trial else "")
+    rest = search.trials - trial.number
+    left = f" About {max(1, round(rest * seconds / 60))} min left." if rest else ""
+    job.log(f"Trial {trial.number} of {search.trials} ({tried}): {ended}.{left}")
+
+
+def _forget(job: Job, trials: list[Trial]) -> None:
+    """Drop the weights of trials that will not be kept."""
+    best = best_of(trials)
+    for trial in trials:
+        if trial != best:
+            for file in folder_of(job.folder, trial.number).glob("*.safetensors"):
+                file.unlink()
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _kept(
+    job: Job, spec: dict[str, Any], search: Search, name: str, trials: list[Trial], best: Trial
+) -> dict[str, Any]:
+    """Enter the best trial's weights, and say what was found."""
+    from appliance.train.result import release
+    from appliance.train.trial_plot import draw_trials
+
+    setup, plan, trained = _follow(job, spec, search, best)
+    picture = job.home.reports / f"{job.id}-trials.png"
+    draw_trials(trials, search.space, picture, synthetic=setup.dataset.synthetic)
+    found = {
+        **search.told(),
+        "tried": [trial.as_dict() for trial in trials],
+        "best": best.as_dict(),
+        "importance": importance(search.space, trials),
+        "plot": str(picture),
+        "seconds": sum(trial.seconds for trial in trials),
+    }
+    if search.public:
+        return {"name": None, "base": setup.base.name, "privacy": None, **found}
+    others = [trial.steps for trial in trials if trial != best]
+    released = release(job, setup, plan, trained, name=name, others=others, facts={"search": found})
+    return {**released, **found}

@@ -1,0 +1,119 @@
+"""cloister search."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from tui.cli.face import Face, command
+from tui.cli.lines import preview_lines
+from tui.cli.train import say_privacy, training_spec
+from tui.cli.train_options import takes_settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    command(app)(takes_settings(search, leave_out=("processes",)))
+
+
+def search(
+    face: Face,
+    dataset: Annotated[str, typer.Argument(help="Dataset, or dataset@version.")],
+    over: Annotated[
+        str,
+        typer.Option(
+            help="What to try, as NAME=LOW..HIGH or NAME=A|B, with commas:"
+            " learning_rate=0.05..0.4,rank=2|4|8. Default: the learning rate around the usual one."
+        ),
+    ] = "",
+    trials: Annotated[int, typer.Option(help="How many trainings. All are paid for.")] = 6,
+    public: Annotated[
+        bool,
+        typer.Option(
+            "--public",
+            help="You declare these records PUBLIC: nothing is charged, nobody is protected, no model is"
+            " kept, only the best settings. Written to the audit log.",
+        ),
+    ] = False,
+    base: Annotated[str | None, typer.Option(help="Base model; may be left out when there is one.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model made (default: method and job).")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show the plan and start nothing.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Start it and come back at once.")] = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Try several settings of a training and keep the best by validation loss.
+
+    Under differential privacy every trial costs budget: the noise is chosen so that all of them together
+    stay within epsilon, so more trials mean more noise in each. Or search on records that are public
+    (--public) and train with what was found. Ctrl-C stops; `cloister job resume` goes on with the trial.
+    """
+    spec = training_spec(face, dataset, base, name, settings)
+    spec |= {"over": over, "trials": trials, "public": public}
+    told = face.session.plan_search(spec)
+    for line in preview_lines(told):
+        face.say(line)
+    if plan:
+        face.result(told)
+        return
+    job_id = face.session.start_search(spec)
+    if detach:
+        face.say(f"Job {job_id} runs. Follow it with: cloister job tail {job_id}")
+        face.result({"job": job_id, "plan": told})
+        return
+    result = face.follow(job_id).end["result"]
+    say_trials(face, result)
+    if result["name"] is None:
+        face.say(f"Next: cloister train DATASET --base {result['base']} {as_options(result['best'])}")
+    else:
+        face.say(f"{result['name']}: trial {result['best']['number']}, {result['steps']} steps on {dataset}")
+        say_privacy(face, result["privacy"])
+        face.say(f"Next: cloister evaluate {result['name']}")
+    face.result(result | {"job": job_id, "plan": told})
+
+
+def say_trials(face: Face, result: dict[str, Any]) -> None:
+    """The trials table, the best first, and what mattered."""
+    names = list(result["over"])
+    ordered = sorted(result["tried"], key=lambda trial: (trial["loss"] is None, trial["loss"] or 0.0))
+    face.table(
+        ("trial", *names, "val loss", "steps", "time", "ended"),
+        [
+            (
+                trial["number"],
+                *(figure(trial["settings"][name]) for name in names),
+                "-" if trial["loss"] is None else f"{trial['loss']:.4f}",
+                trial["steps"] or "-",
+                f"{int(trial['seconds']) // 60:02d}:{int(trial['seconds']) % 60:02d}",
+                trial["state"],
+            )
+            for trial in ordered
+        ],
+        "No trials.",
+    )
+    if result["importance"]:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in result["importance"].items())
+        face.say(f"what mattered: {shares}")
+    face.say(f"trials: {result['plot']}")
+
+
+def as_options(trial: dict[str, Any]) -> str:
+    """A trial's settings as options of `cloister train`."""
+    words = []
+    for name, value in trial["settings"].items():
+        option = name.replace("_", "-")
+        if name == "freeze_a":
+            words.append("--freeze-a" if value else "--train-a")
+        elif isinstance(value, bool):
+            words += [f"--{option}"] if value else []
+        else:
+            words.append(f"--{option} {figure(value)}")
+    return " ".join(words)
+
+
+def figure(value: Any) -> str:
+    """Three digits of a number, or the word."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
