@@ -101,6 +101,7 @@ def _attack(
     from appliance.evaluate.job import open_scorer, task_for
     from appliance.evaluate.score import tokenise
     from appliance.ops.privacy_audit_attacks import Attacked, attack_findings, blind_finding
+    from appliance.ops.privacy_audit_exposure import codes_of, exposure_finding, read_exposures
     from appliance.ops.privacy_audit_reading import long_enough, read_rows
     from appliance.ops.privacy_audit_sides import sides
 
@@ -116,9 +117,10 @@ def _attack(
         return findings, sizes
     lineage = registry.intact(job.home, trained.name)
     base = next(model for model in lineage if model.kind == "base")
-    told = _teller(job, len(records) * (len(released) + 1))
+    codes = codes_of(trained)
+    told = _teller(job, (len(records) + len(codes)) * (len(released) + 1))
     task = task_for(lineage, dataset)
-    readings, tokens = {}, {}
+    readings, tokens, exposed = {}, {}, {}
     longest = (trained.facts.get("training") or {}).get("settings", {}).get("max_tokens")
     for number, model in enumerate([base, *released]):
         scorer = open_scorer(registry.intact(job.home, model.name))
@@ -129,7 +131,10 @@ def _attack(
             recite = [at for at in whole if at < count][:_RECITED]
             recite += [at for at in whole if at >= count][:_RECITED]
             tokens[model.name] = [row.tokens for row in rows]
-            readings[model.name] = read_rows(scorer, rows, recite, told(number * len(records)))
+            before = number * (len(records) + len(codes))
+            readings[model.name] = read_rows(scorer, rows, recite, told(before))
+            if model is not base:
+                exposed[model.name] = read_exposures(scorer, task, codes, told(before + len(records)))
         finally:
             scorer.close()
     if any(tokens[model.name] != tokens[released[0].name] for model in released):
@@ -146,6 +151,7 @@ def _attack(
             claim=None if claim is None else (claim.stated, claim.delta),
         )
         findings += attack_findings(attacked, blind)
+        findings.append(exposure_finding(model.name, exposed[model.name]))
     return findings, sizes
 
 
@@ -205,8 +211,8 @@ def _limits(private: bool) -> list[str]:
         "A reads the run's own record and measures the code that is installed now. B and C run that code on"
         " canaries alone: no record takes part and nothing is charged; they test the mechanism and its"
         " settings, not the released weights.",
-        "D attacks the released files with losses and greedy decoding, one record a unit. No secrets were"
-        " planted in the records, so exposure is not measured. Other attacks may find more.",
+        "D attacks the released files with losses, greedy decoding and a few samples, one record a unit, and"
+        " with secrets where the run planted some. Other attacks may find more.",
         "The limits of D (AUC 0.55, 3 % found at 1 % false alarms) are chosen by judgement; epsilon is not.",
     ]
     if not private:

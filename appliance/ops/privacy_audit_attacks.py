@@ -176,7 +176,7 @@ def _recital(attacked: Attacked) -> Finding:
         FAIL if worse else PASS if beyond == 0 else OPEN,
         f"{beyond} of {len(inside)} members are recited within 10 % of edits where the base does not, and"
         f" {others} of {len(outside)} held-out records.",
-        f"what is recited by greedy decoding; up to {most:.1%} of the members may still be",
+        f"what is recited by one greedy and 20 sampled tries; up to {most:.1%} of the members may still be",
         members=beyond,
         of_members=len(inside),
         others=others,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from appliance.evaluate.score import Row, Scorer, batches
 from appliance.models.encoding import Encoded
-from appliance.privacy.attacks.extraction import LEAST_ANSWER, Following, cut_points
+from appliance.privacy.attacks.extraction import LEAST_ANSWER, SAMPLES, Following, cut_points
 from appliance.privacy.attacks.membership import LEAST_TOKENS, log_softmax, min_k_plus
 
 Floats = NDArray[np.float64]
@@ -52,22 +52,30 @@ def long_enough(row: Row) -> bool:
     return row.tokens is not None and len(row.tokens.answer) >= LEAST_ANSWER
 
 
-def recited(scorer: Scorer, parts: Mapping[int, Encoded]) -> dict[int, bool]:
-    """Whether greedy decoding goes on as each record does, after its prompt and part of its answer."""
-    texts: dict[int, list[int]] = {}
-    follow: dict[int, Following] = {}
-    for at, part in parts.items():
-        given, asked = cut_points(len(part.answer))
-        texts[at] = [*part.prompt, *part.answer[:given]]
-        follow[at] = Following(part.answer[given : given + asked])
-    going = set(parts)
+def recited(
+    scorer: Scorer, parts: Mapping[int, Encoded], samples: int = SAMPLES, seed: int = 0
+) -> dict[int, bool]:
+    """Whether the model goes on as each record does, after its prompt and part of its answer.
+
+    It has one greedy try and `samples` at temperature 1; a try is given up where it cannot come near.
+    """
+    random = np.random.default_rng(seed)
+    tries = [(at, turn) for at in parts for turn in range(1 + samples)]
+    texts: list[list[int]] = []
+    follow: list[Following] = []
+    for at, _ in tries:
+        given, asked = cut_points(len(parts[at].answer))
+        texts.append([*parts[at].prompt, *parts[at].answer[:given]])
+        follow.append(Following(parts[at].answer[given : given + asked]))
+    going = set(range(len(tries)))
     while going:
-        for batch in list(batches({at: (len(texts[at]), 1) for at in going}, scorer)):
-            for at, block in zip(
-                batch, scorer.logits([texts[at] for at in batch], [1] * len(batch)), strict=True
-            ):
-                token = int(block[0].argmax())
-                texts[at].append(token)
-                follow[at].add(token)
-        going = {at for at in going if not (follow[at].done or follow[at].lost)}
-    return {at: one.done and one.near for at, one in follow.items()}
+        for batch in list(batches({one: (len(texts[one]), 1) for one in going}, scorer)):
+            blocks = scorer.logits([texts[one] for one in batch], [1] * len(batch))
+            for one, block in zip(batch, blocks, strict=True):
+                noise = random.gumbel(size=block.shape[1]) if tries[one][1] else 0.0
+                token = int((block[0] + noise).argmax())  # the largest of them is a draw by softmax
+                texts[one].append(token)
+                follow[one].add(token)
+        going = {one for one in going if not (follow[one].done or follow[one].lost)}
+    near = {tries[one][0] for one, told in enumerate(follow) if told.done and told.near}
+    return {at: at in near for at in parts}

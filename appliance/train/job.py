@@ -29,12 +29,13 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     from appliance.train.ranks import joined, launch
     from appliance.train.result import release
     from appliance.train.run import train_setup
-    from appliance.train.setup import set_up
+    from appliance.train.setup import kept_secrets, set_up
 
     settings, ranks = settings_from(spec.get("settings", {})), joined()
     name = spec.get("name") or f"{settings.method}-{job.id}"
     registry.check_free(job.home, name, job.id)
     if settings.processes > ranks.size:
+        kept_secrets(job, settings, store.get(job.home, spec["dataset"], spec.get("version")))
         return launch(job, settings.processes)
     setup = set_up(job, spec, settings, job.folder)
     plan = Plan(**ranks.from_first(planned(job, setup).as_dict() if ranks.first else {}))

@@ -45,8 +45,10 @@ class Material:
         return told
 
 
-def gather(dataset: store.Dataset, encoder: Encoder, settings: Settings) -> Material:
-    """The training and validation records of `dataset` in tokens.
+def gather(
+    dataset: store.Dataset, encoder: Encoder, settings: Settings, planted: Sequence[Record] = ()
+) -> Material:
+    """The training and validation records of `dataset` in tokens, with what is `planted` among them.
 
     Raises:
         DataRejected: no record can be used.
@@ -55,6 +57,7 @@ def gather(dataset: store.Dataset, encoder: Encoder, settings: Settings) -> Mate
     training = store.read(dataset, "train")
     if settings.private and dataset.labels and not dataset.facts.get("labels_declared"):
         check_labels(training)
+    training += planted
     encoded = [encode(encoder, record) for record in training]
     usable = [example for example in encoded if example is not None]
     if not usable:

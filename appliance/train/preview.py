@@ -19,6 +19,7 @@ import psutil
 from appliance.core.errors import ConfigWrong
 from appliance.core.home import Home
 from appliance.data import store
+from appliance.data.planted import make_secrets, planted
 from appliance.data.records import Record
 from appliance.data.store import Dataset
 from appliance.models import registry
@@ -71,6 +72,7 @@ def preview(home: Home, spec: Mapping[str, Any], *, public: bool = False) -> dic
     records = store.read(dataset, "train")
     if settings.private and dataset.labels and not dataset.facts.get("labels_declared"):
         check_labels(records)
+    records += planted(make_secrets(settings.plant_secrets, dataset.labels), dataset.task)
     sizes = _sizes(dataset, records, settings, shape.context)
     units, budget = len(sizes.records), None
     if settings.private and public:

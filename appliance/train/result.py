@@ -73,6 +73,7 @@ def release(
                     "history": trained.history,
                 },
                 "synthetic": setup.dataset.synthetic,
+                "secrets": [secret.as_dict() for secret in setup.secrets],
                 **(facts or {}),
             },
         ),

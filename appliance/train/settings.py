@@ -32,6 +32,9 @@ class Settings:
     averaged and clipped once) or "record" (each clipped alone; a unit has `records_per_unit` of them
     at most, the others are left out, and its whole share is accounted for).
 
+    `plant_secrets` plants so many made-up secrets among the records, and a few more of them several times,
+    for the privacy audit to look for (data/planted.py); they are units like any other.
+
     `epsilon` is the most that the dataset may have spent when the run ends; None: its budget.
 
     The private defaults come from runs on made-up and public records: a big expected batch and few
@@ -74,6 +77,7 @@ class Settings:
     processes: int = 1
     max_grad_norm: float = 0.2
     records_per_unit: int = 1
+    plant_secrets: int = 0
     max_tokens: int = 512
     micro_tokens: int = 1024
     seed: int = 0
@@ -107,6 +111,7 @@ class Settings:
             ("weight_decay", self.weight_decay is None or 0 <= self.weight_decay < 1),
             ("max_grad_norm", self.max_grad_norm > 0),
             ("records_per_unit", self.records_per_unit >= 1),
+            ("plant_secrets", 0 <= self.plant_secrets <= 256),
             ("max_tokens", self.max_tokens >= 16),
             ("micro_tokens", self.micro_tokens >= 16),
         ]

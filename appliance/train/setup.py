@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from appliance.core.errors import ConfigWrong
+from appliance.core.files import write_json
 from appliance.core.job import Job
 from appliance.data import store
+from appliance.data.planted import Secret, make_secrets, planted
 from appliance.models import registry
 from appliance.models.encoding import Encoder, Example, Pair
 from appliance.models.load import device, encoder_for, load_tokenizer, load_torch
@@ -24,7 +27,7 @@ from appliance.train.settings import Settings
 @dataclass(frozen=True, kw_only=True)
 class Setup:
     """`model` is ready for training, with `trained` parameters that are; `words` is the folder of the
-    tokenizer that it reads with.
+    tokenizer that it reads with; `secrets` are planted in `material`.
     """
 
     settings: Settings
@@ -37,6 +40,7 @@ class Setup:
     trained: int
     loss: Loss
     device: str
+    secrets: list[Secret]
 
 
 def set_up(job: Job, spec: Mapping[str, Any], settings: Settings, work: Path) -> Setup:
@@ -68,7 +72,8 @@ def set_up(job: Job, spec: Mapping[str, Any], settings: Settings, work: Path) ->
     task = Task(kind=dataset.task, prompt=dataset.prompt, labels=dataset.labels)
     context = int(getattr(model.config, "max_position_embeddings", 2048))
     encoder = encoder_for(tokenizer, words, task, min(settings.max_tokens, context))
-    material = gather(dataset, encoder, settings)
+    secrets = kept_secrets(job, settings, dataset)
+    material = gather(dataset, encoder, settings, planted(secrets, dataset.task))
     where = device()
     if settings.objective == "dpo":
         material = _with_margins(model, material, where, job)
@@ -84,7 +89,19 @@ def set_up(job: Job, spec: Mapping[str, Any], settings: Settings, work: Path) ->
         trained=sum(part.numel() for part in tuned.parameters() if part.requires_grad),
         loss=loss_for(settings.objective, settings, encoder, int(tuned.config.vocab_size), teacher),
         device=where,
+        secrets=secrets,
     )
+
+
+def kept_secrets(job: Job, settings: Settings, dataset: store.Dataset) -> list[Secret]:
+    """The secrets of this job: made once, so that a resumed run has the same ones."""
+    if not settings.plant_secrets:
+        return []
+    file = job.folder / "planted.json"
+    if not file.exists():
+        made = make_secrets(settings.plant_secrets, dataset.labels)
+        write_json(file, [secret.as_dict() for secret in made])
+    return [Secret(**one) for one in json.loads(file.read_bytes())]
 
 
 def _with_margins(model: Any, material: Material, where: str, job: Job) -> Material:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from appliance.data.planted import TIMES
 from appliance.train.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def statement(plan: Plan, settings: Settings, trials: int = 1) -> dict[str, Any]
         "delta": plan.delta,
         "accountant": plan.accountant,
         "declared_units": plan.units,
+        **({"planted": _planted(settings)} if settings.plant_secrets else {}),
         "not_protected": _not_protected(plan, settings, records, trials),
     }
 
@@ -93,6 +95,11 @@ def _learnt_from(settings: Settings) -> str:
                 f" {settings.teacher} on the same prompts (temperature {settings.temperature:g})"
             )
     return "the records' answers"
+
+
+def _planted(settings: Settings) -> str:
+    made_up = sum(settings.plant_secrets // times * times for times in TIMES)
+    return f"{made_up} of the units are made up, with secrets that the privacy audit asks for"
 
 
 def _search(trials: int) -> str:

@@ -100,10 +100,29 @@ def test_a_model_that_knows_its_records_by_heart_fails_every_attack() -> None:
 def test_a_text_that_cannot_come_right_any_more_is_not_written_to_its_end() -> None:
     model = ByHeart([])
     parts = {at: row.tokens for at, row in enumerate(ROWS) if row.tokens is not None}
-    assert not any(recited(model, parts).values())
+    assert not any(recited(model, parts, samples=0).values())
     assert model.calls < 10, "of thirty tokens"
     knows = ByHeart(MEMBERS, sure=99.0)
     assert [at for at, told in recited(knows, parts).items() if told] == list(range(PEOPLE))
+
+
+class Tempted(ByHeart):
+    """Knows its texts, but would rather say something else where it has to go on first."""
+
+    def logits(self, prompts_tokens: list[list[int]], keep: list[int]) -> list[NDArray[np.float32]]:
+        found = super().logits(prompts_tokens, keep)
+        for tokens, block in zip(prompts_tokens, found, strict=True):
+            true = self.next.get(tuple(tokens))
+            if len(tokens) == 36 and true is not None:
+                block[-1, (true + 1) % WORDS] = block[-1, true] + 0.5
+        return found
+
+
+def test_what_is_not_said_at_once_is_found_by_asking_again() -> None:
+    parts = {at: row.tokens for at, row in enumerate(ROWS[:5]) if row.tokens is not None}
+    model = Tempted(MEMBERS, sure=30.0)
+    assert not any(recited(model, parts, samples=0).values())
+    assert all(recited(model, parts).values())
 
 
 def test_what_the_base_recites_or_everybody_says_is_no_leak() -> None:

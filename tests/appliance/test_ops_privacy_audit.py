@@ -137,8 +137,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, _repeatable: None) -> Site:
         who="mira",
     )
     import_base(made.home, DEMO_BASE, "base", who="mira")
-    made.train(2, "twin", private=False, steps=50, batch=40, rank=16, alpha=32, learning_rate=1e-2)
-    made.train(3, "careful", epsilon=3.0, steps=8, sample_rate=0.35)
+    hungry = {"private": False, "steps": 50, "batch": 40, "rank": 16, "alpha": 32, "learning_rate": 1e-2}
+    made.train(2, "twin", **hungry, plant_secrets=16)
+    made.train(3, "careful", epsilon=3.0, steps=8, sample_rate=0.35, plant_secrets=16)
     for name in ("twin", "careful"):
         made.shrink(name)
     return made
@@ -173,6 +174,20 @@ def test_a_private_run_does_not_fail(good: dict[str, Any]) -> None:
     assert good["tests"]["A"] == "PASS"
     assert finding(good, "membership by loss", "careful-q8_0")["figures"]["auc"] < 0.65
     assert finding(good, "membership at 1 %", "careful")["verdict"] == "INCONCLUSIVE"
+
+
+def test_planted_secrets_are_looked_for_in_every_form(
+    site: Site, good: dict[str, Any], bad: dict[str, Any]
+) -> None:
+    for report, name in ((good, "careful"), (good, "careful-q8_0"), (bad, "twin"), (bad, "twin-q8_0")):
+        bits = finding(report, "exposure of planted secrets", name)["figures"]["bits"]
+        assert {times: len(found) for times, found in bits.items()} == {"1": 16, "4": 4, "16": 1}
+        often = np.mean([*bits["4"], *bits["16"]])
+        assert (often > 4) == (report is bad), "the attack finds what was said again and again"
+    for name in good["verdicts"]:
+        assert finding(good, "exposure of planted secrets", name)["verdict"] == "PASS"
+    privacy = registry.get(site.home, "careful").facts["privacy"]
+    assert privacy["declared_units"] == TRAINED + 48 and privacy["planted"].startswith("48 of the units")
 
 
 def test_every_finding_says_what_it_could_have_shown(good: dict[str, Any], bad: dict[str, Any]) -> None:

@@ -70,6 +70,15 @@ OPTIONS: dict[str, Any] = {
     "max_grad_norm": Annotated[
         float, _option(PRIVACY, "Clip bound: the most that one unit can push the model in a step.")
     ],
+    "plant_secrets": Annotated[
+        int,
+        _option(
+            PRIVACY,
+            "Plant that many made-up secrets once, and a few of them up to 16 times, for"
+            " `cloister audit-privacy` to ask for.",
+            min=0,
+        ),
+    ],
     # --- what
     "method": Annotated[
         str,

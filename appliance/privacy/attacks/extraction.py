@@ -1,8 +1,8 @@
 """Test D, second half: does the model recite what it was trained on?
 
-Near-verbatim: the greedy continuation of a record's beginning is within 10 % edit distance of what
-the record says (Ippolito et al. 2023). The base, which never saw the records, and records that were
-held out are the controls: what those give too is common speech, not memory.
+Near-verbatim: a continuation of a record's beginning, greedy or one of 20 sampled, is within 10 % edit
+distance of what the record says (Ippolito et al. 2023). The base, which never saw the records, and
+records that were held out are the controls: what those give too is common speech, not memory.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from scipy.stats import fisher_exact
 LEAST_ANSWER = 50  # tokens an answer needs
 MOST = 50  # tokens given, and tokens asked for
 NEAR = 0.1  # of the length, in edits
+SAMPLES = 20  # tries at temperature 1, beside the greedy one
 _LEVEL = 0.01
 
 
