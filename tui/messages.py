@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textual.message import Message
 
+from tui.screens.deeds import Deed
 from tui.screens.site import SiteView
 from tui.screens.story import Line, Picture
 
@@ -61,4 +62,12 @@ class Started(Message):
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
+        super().__init__()
+
+
+class Planned(Message):
+    """The plan of a deed that is to be asked about."""
+
+    def __init__(self, deed: Deed, text: str) -> None:
+        self.deed, self.text = deed, text
         super().__init__()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import app_site as a
 import psutil
 import pytest
 from app_site import lines, screens, shown, until
+from test_cli_train import PREVIEW
 from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import Input, RichLog
@@ -23,6 +25,7 @@ from tui.screens.frame import Looking
 from tui.screens.job import JobScreen
 from tui.screens.modals import Confirm, Words
 from tui.screens.story import Line, Picture
+from tui.session import NextStep
 
 
 @pytest.fixture(autouse=True)
@@ -296,11 +299,46 @@ def test_enter_takes_the_demo_base_after_a_question(tmp_path: Path) -> None:
         await until(pilot, lambda: "[ Cancel ]" in shown(app), "not asked")
         await pilot.press("tab", "enter")
         await until(pilot, lambda: "Train on notes." in shown(app), "not taken")
+        await pilot.press("enter")
+        await until(pilot, lambda: "too few to train" in shown(app), "a plan that cannot be is told")
 
     screens(site, act)
     assert [model.name for model in site.models()] == ["demo-base"]
     for child in jobs._children:
         child.wait(10)
+
+
+def test_a_training_is_asked_for_with_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = a.session(tmp_path)
+    step = NextStep(text="Train on inbox.", why="", command="cloister train inbox --base demo-base")
+    begun: list[dict[str, Any]] = []
+
+    def start(spec: dict[str, Any]) -> str:
+        begun.append(spec)
+        return a.job(site.home, "train", "train inbox", process=a.me()).name
+
+    monkeypatch.setattr("tui.screens.site.next_step", lambda *known: step)
+    monkeypatch.setattr(site, "plan_training", lambda spec: PREVIEW)
+    monkeypatch.setattr(site, "start_training", start)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "Train on inbox." in shown(app), "no next step")
+        await pilot.press("enter")
+        await until(pilot, lambda: "[ Cancel ]" in shown(app), "not asked")
+        told = " ".join(shown(app).split())
+        assert "this run alone 7.50" in told and "1,600 patients" in told and "cannot be had back" in told
+        await pilot.press("pagedown")
+        await until(pilot, lambda: "about 2 min" in shown(app), "the end of the plan cannot be read")
+        await pilot.press("escape")
+        await until(pilot, lambda: "[ Cancel ]" not in shown(app), "not left")
+        assert begun == []
+        await pilot.press("enter")
+        await until(pilot, lambda: "[ Cancel ]" in shown(app), "not asked again")
+        await pilot.press("tab", "enter")
+        await until(pilot, lambda: "Home > 0001 train inbox" in shown(app), "not started")
+        assert begun == [{"dataset": "inbox", "base": "demo-base", "settings": {}}]
+
+    screens(site, act)
 
 
 def test_errors_are_told_in_two_lines_and_the_screens_stay(

@@ -114,7 +114,7 @@ def test_every_setting_can_be_given_and_the_defaults_are_the_products(
         " --warmup-steps 7 --early-stop 3 --precision bfloat16 --checkpointing --processes 2"
         " --micro-tokens 99 --max-tokens 64 --train-a --targets q_proj,k_proj --delta 1e-6 --epsilon 3"
         " --sampling record --sample-rate 0.1 --records-per-unit 4 --max-grad-norm 1 --rank 2 --alpha 3"
-        " --steps 9 --batch 8 --epochs 2 --learning-rate 0.1 --weight-decay 0.2 --seed 5"
+        " --steps 9 --batch 8 --epochs 2 --learning-rate 0.1 --weight-decay 0.2 --seed 5 --plant-secrets 16"
     )
     assert run(["train", "inbox", "--detach", *words.split()]) == 0
     given, usual = started[1]["settings"], Settings().as_dict()

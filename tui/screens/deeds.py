@@ -9,6 +9,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
+from tui.cli.lines import preview_lines
 from tui.screens.site import LIVE, JobRow
 from tui.session import NextStep, Session
 
@@ -51,9 +52,8 @@ def deed_of(step: NextStep) -> Deed:
                 target=dataset,
                 base=base,
                 label="Train",
-                question=f"Train {base} on {dataset}?\n\nUnder differential privacy, up to epsilon 8 in all."
-                " What this spends of the privacy budget cannot be had back."
-                f"\n\nFor other settings: {step.command} --help",
+                question=f"Train {base} on {dataset}? What it spends of the privacy budget cannot be had"
+                " back.",
             )
         case ["cloister", "model", "import", "demo", *_]:
             return Deed(
@@ -67,6 +67,20 @@ def deed_of(step: NextStep) -> Deed:
                 "\ncloister model import FOLDER --name NAME",
             )
     return Deed(kind="words", verb="how", words=step.command)
+
+
+def plan_text(session: Session, deed: Deed, width: int) -> str:
+    """What a training would do and cost, in lines; nothing is started.
+
+    Raises:
+        ApplianceError: it cannot be had.
+    """
+    told = "\n".join(preview_lines(session.plan_training(_training(deed)), width))
+    return f"{told}\n  settings   other ones: {deed.words} --help"
+
+
+def _training(deed: Deed) -> dict[str, Any]:
+    return {"dataset": deed.target, "base": deed.base, "settings": {}}
 
 
 def do(session: Session, deed: Deed) -> str | None:
@@ -85,7 +99,7 @@ def do(session: Session, deed: Deed) -> str | None:
         case "serve":
             return session.start_serving({"model": deed.target, **_SERVING})
         case "train":
-            return session.start_training({"dataset": deed.target, "base": deed.base, "settings": {}})
+            return session.start_training(_training(deed))
         case "import":
             session.demo_base()
     return None

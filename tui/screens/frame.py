@@ -12,8 +12,8 @@ from textual.screen import Screen
 from textual.widgets import Footer
 from textual.worker import Worker, WorkerState, get_current_worker
 
-from tui.messages import Looked, Started
-from tui.screens.deeds import Deed, do, stop_question
+from tui.messages import Looked, Planned, Started
+from tui.screens.deeds import Deed, do, plan_text, stop_question
 from tui.screens.modals import Confirm, Words
 from tui.screens.site import JobRow, SiteView, look
 from tui.session import Session
@@ -98,15 +98,30 @@ class Framed(Screen[None]):
             self.open_job(deed.target)
         elif deed.kind == "words":
             self.app.push_screen(Words("Type this in a shell", f"{deed.words}\n\n{_HOW}"))
+        elif deed.verb == "train":
+            self.app.notify("Working out the plan ...", timeout=3, markup=False)
+            self._doing = True
+            self._plan(deed)
         elif deed.kind == "ask":
-
-            def answered(yes: bool | None) -> None:
-                if yes:
-                    self._begin(deed)
-
-            self.app.push_screen(Confirm(deed.question, deed.label), answered)
+            self._ask(deed, deed.question)
         else:
             self._begin(deed)
+
+    def _ask(self, deed: Deed, question: str) -> None:
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._begin(deed)
+
+        self.app.push_screen(Confirm(question, deed.label), answered)
+
+    @work(thread=True, group="do", exit_on_error=False)
+    def _plan(self, deed: Deed) -> None:
+        self.post_message(Planned(deed, plan_text(self.site, deed, _PLAN_WIDTH)))
+
+    @on(Planned)
+    def planned(self, event: Planned) -> None:
+        """Show what it would cost, and ask."""
+        self._ask(event.deed, f"{event.deed.question}\n\n{event.text}")
 
     def _begin(self, deed: Deed) -> None:
         """One deed at a time: Enter pressed twice starts one job."""
@@ -207,4 +222,5 @@ class Looking(Framed):
         """Show the view."""
 
 
+_PLAN_WIDTH = 66  # of a window at 80 columns
 _HOW = "Leave with q (running jobs go on), or open a second shell.\nThis screen notices what is done there."

@@ -37,6 +37,8 @@ class Confirm(ModalScreen[bool]):
         Binding("escape", "no", "Cancel", key_display="esc"),
         Binding("left,up", "app.focus_previous", show=False),
         Binding("right,down", "app.focus_next", show=False),
+        Binding("pageup", "scroll(-1)", show=False),
+        Binding("pagedown", "scroll(1)", show=False),
     ]
 
     def __init__(self, question: str, label: str) -> None:
@@ -47,16 +49,24 @@ class Confirm(ModalScreen[bool]):
         """The question, Cancel, and the deed."""
         with Vertical(classes="window") as window:
             window.border_title = "Sure?"
-            yield Static(self.question, markup=False)
+            with VerticalScroll(id="text", can_focus=False):
+                yield Static(self.question, markup=False)
             with Horizontal(classes="buttons"):
                 yield Choice("Cancel", id="cancel")
                 yield Choice(self._label, id="do")
-            yield Static("tab other button   enter choose   esc cancel", classes="keys", markup=False)
+            yield Static(
+                "tab other button   enter choose   esc cancel   pgdn read on", classes="keys", markup=False
+            )
 
     @on(Button.Pressed)
     def choose(self, event: Button.Pressed) -> None:
         """Enter or a click on a button."""
         self.dismiss(event.button.id == "do")
+
+    def action_scroll(self, pages: int) -> None:
+        """See the rest of a long question."""
+        text = self.query_one("#text", VerticalScroll)
+        text.scroll_page_down() if pages > 0 else text.scroll_page_up()
 
     def action_no(self) -> None:
         """Leave without doing it."""
