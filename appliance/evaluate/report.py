@@ -3,7 +3,7 @@ verdicts. Pure: scores and facts in, a JSON-able dict out. No text of a record i
 
 Fields of a model: `ci` is [low, high] of `accuracy`, and likewise `free_ci`, `macro_f1_ci`,
 `perplexity_ci`. Shares are between 0 and 1, sizes in bytes, speeds in tokens a second; None where
-a figure does not exist (a task of free answers has no accuracy).
+a figure does not exist (free answers have no accuracy, running text not even answers).
 """
 
 from __future__ import annotations
@@ -112,8 +112,10 @@ def model_row(
         "gate": gate.as_dict() if gate else None,
         "passed": gate.passed if gate else None,
     }
-    free = share_interval(scores.free, clusters, level)
-    row |= {"free_accuracy": free.value, "free_ci": [free.low, free.high]}
+    row |= {"free_accuracy": None, "free_ci": None}
+    if measured.task.kind != "text":  # nobody expects a whole text to be guessed
+        free = share_interval(scores.free, clusters, level)
+        row |= {"free_accuracy": free.value, "free_ci": [free.low, free.high]}
     spread = perplexity_interval(scores.nll, scores.tokens, clusters, level)
     row |= {"perplexity": spread.value, "perplexity_ci": [spread.low, spread.high]}
     row |= _label_figures(scores, clusters, level)

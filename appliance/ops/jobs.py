@@ -99,14 +99,22 @@ def stop(home: Home, job_id: str, *, who: str, patience: float = 20.0) -> JobVie
     with transaction(home) as link:
         audit.record(link, who=who, what="job.stop", target=job_id)
     process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(patience)
-    except psutil.TimeoutExpired:
+    if not _ended(process, patience):
         for child in [*process.children(recursive=True), process]:
             child.kill()
-        process.wait(5)
+        _ended(process, patience)
         append_event(job.folder / "events.jsonl", "stopped", reason="killed")
     return view(home, job_id)
+
+
+def _ended(process: psutil.Process, patience: float) -> bool:
+    """Whether a process ends within `patience` seconds; one that its parent has not reaped has ended."""
+    limit = time.monotonic() + patience
+    while _alive(process.pid, process.create_time()):
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def view(home: Home, job_id: str) -> JobView:

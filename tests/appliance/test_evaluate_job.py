@@ -272,14 +272,14 @@ def test_a_tuned_model_does_not_pass_without_its_base(site: Site) -> None:
     assert any("earlier evaluation" in limit for limit in alone["limits"])
 
 
-def test_free_answers_are_measured_by_perplexity_alone(site: Site) -> None:
-    rows = [dataclasses.replace(one, answer=f"ask the {one.answer}") for one in records(25, 6)]
+def published(site: Site, name: str, task: str, rows: list[Record]) -> None:
+    """A dataset without labels, all of whose splits are `rows`."""
     store.write_splits(site.home.datasets / ".draft", {"train": rows, "val": rows, "test": rows})
     store.publish(
         site.home,
         site.home.datasets / ".draft",
-        name="talk",
-        task="answer",
+        name=name,
+        task=task,
         labels=(),
         unit=None,
         counts={},
@@ -290,6 +290,19 @@ def test_free_answers_are_measured_by_perplexity_alone(site: Site) -> None:
         job="0002",
         who="mira",
     )
+
+
+def test_running_text_has_a_perplexity_and_no_share_of_right_answers(site: Site) -> None:
+    published(site, "notes", "text", [dataclasses.replace(one, answer="") for one in records(25, 7)])
+    found = site.run(19, "base", dataset="notes")
+    (told,) = found["models"]
+    assert told["perplexity"] > 1 and told["accuracy"] is told["free_accuracy"] is told["free_ci"] is None
+    assert "0.0 %" not in Path(found["html"]).read_text()
+
+
+def test_free_answers_are_measured_by_perplexity_alone(site: Site) -> None:
+    rows = [dataclasses.replace(one, answer=f"ask the {one.answer}") for one in records(25, 6)]
+    published(site, "talk", "answer", rows)
     site.add("base-q8_0", "gguf", site.home.models / "bad.gguf", "base", type="Q8_0")
     found = site.run(17, "base", "base-q8_0", dataset="talk")
     assert [one["accuracy"] for one in found["models"]] == [None, None]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from appliance.core.errors import ConfigWrong, NotFound
@@ -117,3 +120,32 @@ def test_a_half_written_event_is_neither_read_nor_lost(tmp_path: Path) -> None:
         stream.write(b'ess", "done": 2}\n')
     second, _ = read_events(path, offset)
     assert [event["done"] for event in second] == [2]
+
+
+def test_a_job_is_stopped_though_whoever_started_it_does_not_reap_it(home: Home, csv: Path) -> None:
+    """The screens hold on to a job that they have started; another shell stops it."""
+    code = (
+        "import json, sys, time\nfrom pathlib import Path\nfrom appliance.core.home import open_home\n"
+        "from appliance.ops import jobs\n"
+        "home = open_home(Path(sys.argv[1]))\n"
+        "print(jobs.start(home, 'serve', {'model': 'none', 'wait': True}, title='t', who='m'), flush=True)\n"
+        "time.sleep(120)\n"
+    )
+    starter = subprocess.Popen(
+        [sys.executable, "-c", code, str(home.path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert starter.stdout is not None
+        job_id = starter.stdout.readline().strip()
+        process = jobs._process(home, job_id)
+        assert process is not None
+        process.suspend()  # it can neither end by itself nor heed a request
+        began = time.monotonic()
+        job = jobs.stop(home, job_id, who="mira", patience=1.0)
+        assert time.monotonic() - began < 30
+        assert job.state in ("stopped", "failed", "died") and process.status() == psutil.STATUS_ZOMBIE
+    finally:
+        starter.kill()
+        starter.wait()
+        assert starter.stdout is not None
+        starter.stdout.close()

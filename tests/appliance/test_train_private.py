@@ -256,6 +256,18 @@ def test_packing_keeps_units_whole_and_within_the_budget() -> None:
         assert len(part) == 1 or rows * max(max(lengths[place]) for place in part) <= 600
 
 
+@pytest.mark.parametrize("budget", [1024, 4096, 16384])
+def test_large_micro_batches_hold_little_padding(budget: int) -> None:
+    rng = np.random.default_rng(1)
+    sizes = rng.lognormal(np.log(90), 1.0, 400).clip(8, 512).astype(int).tolist()
+    parts = list(pack([[size] for size in sizes], budget))
+    padded = [len(part) * max(sizes[place] for place in part) for part in parts]
+    real = [sum(sizes[place] for place in part) for part in parts]
+    assert sum(padded) <= 1.1 * sum(sizes) and sum(real) == sum(sizes)
+    assert all(wide <= 1.1 * own or own < 2048 for wide, own in zip(padded, real, strict=True))
+    assert max(padded) <= budget
+
+
 def test_sampling_records_leaves_out_what_a_unit_has_too_many_of(records: list[Encoded]) -> None:
     units = [records[:3], records[3:4]]
     assert sampled_together(units, Settings(sampling="unit", records_per_unit=2)) == units
