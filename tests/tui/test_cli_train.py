@@ -220,3 +220,16 @@ def test_the_card_of_a_model_without_privacy_is_loud(home: Home, capsys: pytest.
     assert "NO PRIVACY: nobody is protected" in text([capsys.readouterr().out])
     assert run(["model", "card", "lora-0009", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["facts"]["privacy"] is None
+
+
+def test_the_card_names_its_privacy_audits(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    entered(home, None)
+    told = {"job": "0012", "created": "2026-01-01", "model": "lora-0009", "verdict": "FAIL"}
+    report = told | {"verdicts": {"lora-0009": "FAIL", "lora-0009-q8_0": "PASS"}}
+    path = home.reports / "0012-privacy.json"
+    path.write_text(json.dumps(report))
+    assert run(["model", "card", "lora-0009"]) == 0
+    assert f"audit    {path}  privacy audit FAIL" in capsys.readouterr().out
+    assert run(["model", "card", "lora-0009", "--json"]) == 0
+    (audit,) = json.loads(capsys.readouterr().out)["privacy_audits"]
+    assert (audit["job"], audit["verdict"], audit["path"]) == ("0012", "FAIL", str(path))
