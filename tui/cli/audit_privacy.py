@@ -60,5 +60,8 @@ def say_audit(face: Face, report: dict[str, Any]) -> None:
 
 def _wrapped(face: Face, name: str, text: str) -> None:
     first = f"   {name:<10} "
-    for line in textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first)):
+    rest = " " * len(first)
+    for line in textwrap.wrap(
+        text, _WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+    ):
         face.say(line)
