@@ -75,14 +75,16 @@ class _Branch(torch.autograd.Function):
 
 
 class _Fused(torch.autograd.Function):
-    """W x + s B A x in one node: half the elementwise passes of the two added up by autograd."""
+    """W x + bias + s B A x in one node: half the elementwise passes of the two added up by autograd."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, a: Tensor, b: Tensor, slot: Slot, sink: Sink) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, slot: Slot, sink: Sink
+    ) -> Tensor:
         inner = x.to(a.dtype) @ a.T
         ctx.save_for_backward(x, w, a, b, inner)
         ctx.slot, ctx.sink = slot, sink
-        y = torch.nn.functional.linear(x, w)
+        y = torch.nn.functional.linear(x, w, bias)
         return _plus(y, inner, b.T, slot.scale)
 
     @staticmethod
@@ -90,7 +92,7 @@ class _Fused(torch.autograd.Function):
         x, w, a, b, inner = ctx.saved_tensors
         back = _keep(ctx, g.to(a.dtype), x, b, inner)
         dx = _plus(g @ w, back, a, 1.0) if ctx.needs_input_grad[0] else None
-        return dx, None, None, None, None, None
+        return dx, None, None, None, None, None, None
 
 
 def _keep(ctx: Any, g: Tensor, x: Tensor, b: Tensor, inner: Tensor) -> Tensor:
@@ -165,14 +167,14 @@ class SlotEngine:
         base, dropout = layer.get_base_layer(), layer.lora_dropout[name]
 
         def fused(x: Tensor) -> Tensor:
-            result: Tensor = _Fused.apply(x, base.weight, a, b, slot, self._sink)  # type: ignore[no-untyped-call]
+            result: Tensor = _Fused.apply(x, base.weight, base.bias, a, b, slot, self._sink)  # type: ignore[no-untyped-call]
             return result
 
         def branched(x: Tensor) -> Tensor:
             result: Tensor = base(x) + _Branch.apply(dropout(x), a, b, slot, self._sink)  # type: ignore[no-untyped-call]
             return result
 
-        plain = type(base) is torch.nn.Linear and base.bias is None
+        plain = type(base) is torch.nn.Linear
         layer.forward = fused if plain and isinstance(dropout, torch.nn.Identity) else branched
 
 
