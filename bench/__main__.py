@@ -15,9 +15,10 @@ BENCHES = {
     "exact": "the clipped sum against a loop over single records",
     "logits": "logits at learnt tokens only against all of them",
     "packing": "padded tokens of packed micro-batches against sampling order",
+    "quantise": "our quantising against llama-quantize, byte for byte, and the time of a whole proof",
     "noise": "lattice noise against other generators, and its share of a step",
 }
-ALONE = ("step", "memory", "exact", "logits", "packing", "noise")
+ALONE = ("step", "memory", "exact", "logits", "packing", "noise", "quantise")
 
 
 def main() -> int:
@@ -41,6 +42,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=0, help="turns of each kind; 0: the shape's own")
     parser.add_argument("--records", type=int, default=0, help="records in a step; 0: the shape's own")
     parser.add_argument("--steps", type=int, default=0, help="chain: training steps; 0 takes the default")
+    parser.add_argument("--shape", help="quantise: a shape of bench/shapes.py")
+    parser.add_argument("--native", help="quantise: a llama-quantize built from the installed source")
     options = parser.parse_args()
     for name in (options.name,) if options.name else ALONE:
         importlib.import_module(f"bench.{name}").run(options)

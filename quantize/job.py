@@ -12,7 +12,9 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     """Make proven GGUF files of `spec["model"]`.
 
     spec: model (registry name), types (list), and optionally texts (strings whose token ids must
-    agree too) and limits ({"Q4_K_M": {"kld_mean": 0.1}}).
+    agree too), limits ({"Q4_K_M": {"kld_mean": 0.1}}), tensor_types ([["ffn_down", "Q6_K"]]),
+    output_type and embedding_type, imatrix (use one from the start), and calibration (path of a
+    text that the operator declares public; implies imatrix).
     """
     files = quantize_model(
         job,
@@ -20,5 +22,6 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         spec.get("types") or ["F16", "Q8_0", "Q4_K_M"],
         texts=spec.get("texts") or (),
         limits=spec.get("limits"),
+        spec=spec,
     )
     return {"files": files}

@@ -4,36 +4,133 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from appliance.core.errors import EngineFailed, ModelRejected
-from appliance.models.llama import LlamaFile, library, log_tail, physical_cores
+from appliance.models.llama import LlamaFile, library, listening, physical_cores
 from appliance.models.prompt import render
+from quantize.imatrix import load_matrix
+from quantize.recipe import QUANTISED, tensor_type_code
 
 # llama.cpp's enum llama_ftype
-QUANTISED = {"Q4_0": 2, "Q8_0": 7, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
-TYPE_NAMES = {0: "F32", 1: "F16", 32: "BF16", 30: "IQ4_XS"} | {code: name for name, code in QUANTISED.items()}
+TYPE_NAMES = {0: "F32", 1: "F16", 32: "BF16"} | {code: name for name, code in QUANTISED.items()}
+_LINE = re.compile(r"^\[ *\d+/ *\d+\] +(\S+) +- \[.*?\], type = +(\w+), size = .*?(?:\((\w+)\))?$", re.M)
 
 
-def quantize_file(source: str, target: str, kind: str, threads: int | None = None) -> None:
+def quantize_file(
+    source: str,
+    target: str,
+    kind: str,
+    threads: int | None = None,
+    tensor_types: Sequence[Sequence[str]] = (),
+    output_type: str = "",
+    embedding_type: str = "",
+    matrix: str = "",
+) -> None:
     """Write `source` (F32, F16 or BF16) to `target` with the weights in `kind`.
 
-    Leaves a partial `target` behind when it fails; call it in a child, on a draft.
+    `tensor_types` as in Recipe; `matrix` is a file of imatrix.py. Leaves a partial `target` behind
+    when it fails; call it in a child, on a draft.
+
+    Raises:
+        EngineFailed: llama.cpp returned an error.
+    """
+    with _parameters(kind, tensor_types, output_type, embedding_type, matrix) as params:
+        params.nthread = threads or physical_cores()
+        _call(source, target, kind, params)
+
+
+def plan_types(
+    source: str,
+    kind: str,
+    tensor_types: Sequence[Sequence[str]] = (),
+    output_type: str = "",
+    embedding_type: str = "",
+    matrix: bool = False,
+) -> dict[str, str]:
+    """Name -> type of every tensor that `quantize_file` would write; nothing is written.
+
+    `source` may be a file without its weights (convert.outline). `matrix`: there would be one,
+    which changes some types.
 
     Raises:
         EngineFailed: llama.cpp returned an error.
     """
     lib = library()
+    with _parameters(kind, tensor_types, output_type, embedding_type) as params, listening() as said:
+        params.dry_run = True
+        none = (lib.llama_model_imatrix_data * 2)()
+        one = ctypes.c_float(1.0)
+        none[0].name, none[0].data, none[0].size = b"none", ctypes.pointer(one), 1
+        if matrix:
+            params.imatrix = none
+        code = lib.llama_model_quantize(os.fsencode(source), b"", ctypes.byref(params))
+    text = "".join(said)
+    if code != 0:
+        raise EngineFailed(f"{kind} cannot be planned: {_reason(said)}", "See the log.")
+    return {name: (new or old).upper() for name, old, new in _LINE.findall(text)}
+
+
+@contextmanager
+def _parameters(
+    kind: str, tensor_types: Sequence[Sequence[str]], output_type: str, embedding_type: str, matrix: str = ""
+) -> Iterator[Any]:
+    """llama_model_quantize_params; what they point to lives as long as the block."""
+    lib = library()
     params = lib.llama_model_quantize_default_params()
     params.ftype = QUANTISED[kind]
-    params.nthread = threads or physical_cores()
-    code = lib.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params))
+    if output_type:
+        params.output_tensor_type = tensor_type_code(output_type)
+    if embedding_type:
+        params.token_embedding_type = tensor_type_code(embedding_type)
+    if tensor_types:
+        types = (lib.llama_model_tensor_override * (len(tensor_types) + 1))()  # the last one ends the list
+        for place, (pattern, name) in enumerate(tensor_types):
+            types[place].pattern, types[place].type = pattern.encode(), tensor_type_code(name)
+        params.tt_overrides = types
+    if matrix:
+        found = load_matrix(Path(matrix))
+        weights = (lib.llama_model_imatrix_data * (len(found.means) + 1))()
+        for place, (name, means) in enumerate(found.means.items()):
+            weights[place].name, weights[place].size = name.encode(), means.size
+            weights[place].data = means.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        params.imatrix = weights
+        notes = _notes(found.dataset, len(found.means), found.chunks)
+        params.kv_overrides = notes
+    yield params
+
+
+def _notes(dataset: str, entries: int, chunks: int) -> Any:
+    """The key-values by which llama-quantize tells of a matrix, without its file's path."""
+    lib = library()
+    notes = (lib.llama_model_kv_override * 4)()
+    notes[0].tag, notes[0].key = lib.LLAMA_KV_OVERRIDE_TYPE_STR, b"quantize.imatrix.dataset"
+    notes[0].value.val_str = dataset.encode()[:127]
+    for place, key, value in ((1, b"entries_count", entries), (2, b"chunks_count", chunks)):
+        notes[place].tag, notes[place].key = lib.LLAMA_KV_OVERRIDE_TYPE_INT, b"quantize.imatrix." + key
+        notes[place].value.val_i64 = value
+    return notes
+
+
+def _call(source: str, target: str, kind: str, params: Any) -> None:
+    with listening() as said:
+        code = library().llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params))
     if code != 0:
-        raise EngineFailed(
-            f"{Path(source).name} could not be quantised to {kind}: {log_tail()}", "See the log."
-        )
+        reason = _reason(said)
+        raise EngineFailed(f"{Path(source).name} could not be quantised to {kind}: {reason}", "See the log.")
+
+
+def _reason(said: Sequence[str]) -> str:
+    """Why llama.cpp gave up, in its own words, with what its reader of files said before."""
+    before, _, reason = "".join(said).rpartition("failed to quantize: ")
+    readers = [line for line in before.splitlines() if line.startswith("gguf") and "failed" in line]
+    return " | ".join([*readers[-1:], reason.strip()])[-500:]
 
 
 def try_file(file: str) -> dict[str, int]:

@@ -11,6 +11,7 @@ from appliance.models import registry
 from appliance.models.registry import Model
 from quantize.arch import Plan, plan
 from quantize.lora import Adapter, open_adapter
+from quantize.recipe import Recipe
 from quantize.source import Checkpoint, open_checkpoint, source_sha256
 
 
@@ -32,9 +33,9 @@ class Origin:
             facts["cloister.task"] = json.dumps(task, ensure_ascii=False, sort_keys=True)
         return facts
 
-    def name(self, kind: str) -> str:
-        """Name of the registry entry of type `kind`."""
-        return f"{self.model.name}-{kind.lower()}"
+    def name(self, recipe: Recipe) -> str:
+        """Name of the registry entry of the file made by `recipe`."""
+        return f"{self.model.name}-{recipe.suffix}"
 
 
 def open_origin(home: Home, name: str) -> Origin:

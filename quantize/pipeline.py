@@ -9,30 +9,34 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from appliance.core.errors import ConfigWrong, NoRoom, ProofFailed
+from appliance.core.db import transaction
+from appliance.core.errors import NoRoom, ProofFailed
 from appliance.core.files import need_room
 from appliance.core.job import Job
 from appliance.models.task import task_from
+from appliance.security import audit
 from quantize import shelf, worker
+from quantize.calibration import Calibration, declared, shipped
+from quantize.climb import BITS, Climb, measured
 from quantize.convert import convert
-from quantize.header import Gguf, read_gguf
-from quantize.kernel import QUANTISED, quantize_file
-from quantize.limits import LADDER, PARITY, Loss, loss_limits, shortfalls
+from quantize.header import read_gguf
+from quantize.limits import Limits, Parity, limits_with
 from quantize.origin import Origin, open_origin
+from quantize.recipe import Recipe, check_matches, recipe_from
 from quantize.reference import reference
 from quantize.texts import ANSWERS, CHATS, MESSAGES, NASTY, PASSAGES
-from quantize.verify import examine, judge, lose, same_words
+from quantize.verify import examine, judge
 
-TYPES = ("F16", *QUANTISED)
 LARGEST_F32 = 3_000_000_000  # bytes; beyond, no F32 draft is written and F16 carries the proof alone
-_BITS = {"F32": 32.5, "F16": 16.5, "Q4_0": 5.5, "Q4_K_M": 5.5, "Q5_K_M": 6.5, "Q6_K": 7.0, "Q8_0": 9.0}
+_BITS = {"F32": 32.5, "F16": 16.5} | BITS
 _LOGITS = 3 * 128_000_000
+_F16 = Recipe(kind="F16")
 
 
 def quantize_model(
@@ -42,61 +46,83 @@ def quantize_model(
     *,
     texts: Sequence[str] = (),
     limits: dict[str, dict[str, float]] | None = None,
+    spec: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Make, prove and register F16 and the asked `types` of the base or adapter `name`.
 
-    Returns one entry per type (shelf.entry); a type too far from F16 is answered by a larger one.
-    `texts` are further strings whose token ids must agree. What was proven before is reused.
+    Returns one entry per type (shelf.entry); a type too far from F16 is answered by the next rung.
+    `texts` are further strings whose token ids must agree; `spec` may hold tensor_types, output_type,
+    embedding_type, imatrix and calibration (job.py). What was proven before is reused.
 
     Raises:
-        NotFound: no such model.
+        NotFound: no such model or calibration file.
         ConfigWrong: an unknown type or limit, or a name that something else has.
         ModelRejected: the model cannot be converted with proof.
         NoRoom: the disk cannot take the files.
         ProofFailed: the files are not, provably, the model.
     """
-    for kind in types:
-        if kind not in TYPES:
-            raise ConfigWrong(f"{kind} is not a type.", f"Choose from {', '.join(TYPES)}.")
-    bounds = loss_limits(limits)
+    spec = spec or {}
     origin = open_origin(job.home, name)
-    kinds = list(dict.fromkeys(["F16", *types]))
-    shelf.check_names(job, origin, kinds)
-    done = {kind: shelf.proven(job, origin, kind, bounds) for kind in kinds}
-    for kind, old in done.items():
+    bounds = limits_with(limits, origin.plan.arch)
+    calibration = _calibration(job, name, spec.get("calibration"))
+    asked = [recipe_from(kind, spec, calibration.sha256) for kind in types]
+    recipes = list(dict.fromkeys([_F16, *asked]))
+    for recipe in recipes:
+        check_matches(recipe, [tensor.name for tensor in origin.plan.tensors])
+    shelf.check_names(job, origin, recipes)
+    done = {recipe: shelf.proven(job, origin, recipe, bounds) for recipe in recipes}
+    for recipe, old in done.items():
         if old:
-            job.log(f"{kind}: {old['name']} is there, proven from the same source; reused.")
+            job.log(f"{recipe.label}: {old['name']} is there, proven from the same source; reused.")
     if texts:
-        done["F16"] = None
+        done[_F16] = None
     if not all(done.values()):
         work = job.folder / "work"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         try:
-            _Run(job, origin, work, bounds, list(texts)).make(done)
+            _Run(job, origin, work, bounds, list(texts), calibration).make(done)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return [entry for entry in done.values() if entry]
+
+
+def _calibration(job: Job, name: str, path: str | None) -> Calibration:
+    """Our own texts, or the file that the operator declares public, which the audit log keeps."""
+    if not path:
+        return shipped()
+    found = declared(job.home, Path(path))
+    with transaction(job.home) as link:
+        told = {"file": Path(path).name, "sha256": found.sha256, "declared": "public"}
+        audit.record(link, who=job.who, what="quantize.calibration", target=name, **told)
+    return found
 
 
 class _Run:
     """What the steps of one run share."""
 
     def __init__(
-        self, job: Job, origin: Origin, work: Path, bounds: dict[str, Loss], texts: list[str]
+        self,
+        job: Job,
+        origin: Origin,
+        work: Path,
+        bounds: Limits,
+        texts: list[str],
+        calibration: Calibration,
     ) -> None:
         self.job, self.origin, self.work, self.bounds = job, origin, work, bounds
+        self.calibration = calibration
         self.strings = [*NASTY, *special_strings(origin.checkpoint.tokenizer), *MESSAGES, *PASSAGES, *texts]
         self.weights = origin.plan.parameters
         self.drafts = ("F16", "F32") if self.weights * 4 <= LARGEST_F32 else ("F16",)
         self.patience = 300 + self.weights / 1e6  # seconds for one step in a child
         self.told = 0.0
 
-    def make(self, done: dict[str, dict[str, Any] | None]) -> None:
+    def make(self, done: dict[Recipe, dict[str, Any] | None]) -> None:
         """Fill in the entries of `done` that are None."""
-        missing = [kind for kind, entry in done.items() if entry is None]
-        drafts = self.drafts if "F16" in missing else ()
-        bits = sum(_BITS[kind] for kind in {*missing, *drafts})
+        missing = [recipe for recipe, entry in done.items() if entry is None]
+        drafts = self.drafts if _F16 in missing else ()
+        bits = sum(_BITS[kind] for kind in {*(recipe.kind for recipe in missing), *drafts})
         need_room(self.work, int(self.weights * bits / 8) + _LOGITS)
         _need_memory(self.weights * 4 + _LOGITS)
         child = self._reference()
@@ -108,11 +134,22 @@ class _Run:
         finally:
             child.close()
         self.job.progress("compute with transformers", 1, 1)
-        f16 = done["F16"] or self._f16(wanted)
-        done["F16"] = f16
-        for kind in missing:
-            if kind != "F16":
-                done[kind] = self._step_up(kind, Path(f16["path"]), wanted["windows"])
+        f16 = done[_F16] or self._f16(wanted)
+        done[_F16] = f16
+        climb = Climb(
+            job=self.job,
+            origin=self.origin,
+            work=self.work,
+            bounds=self.bounds,
+            patience=self.patience,
+            tell=self._tell,
+            f16=f16,
+            windows=wanted["windows"],
+            calibration=_in_form(self.calibration, self.origin.model.facts.get("task")),
+        )
+        for recipe in missing:
+            if recipe != _F16:
+                done[recipe] = climb.answer(recipe)
 
     def _reference(self) -> worker.Child:
         origin = self.origin
@@ -153,6 +190,7 @@ class _Run:
     def _f16(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """Prove the drafts and publish F16; F32 shows faults that F16's rounding would hide."""
         proof: dict[str, Any] = {"against": "transformers", "logits": {}}
+        limits = {kind: limit for kind in self.drafts if isinstance(limit := self.bounds[kind], Parity)}
         faults: list[str] = []
         for number, kind in enumerate(self.drafts):
             self.job.progress("prove against transformers", number, len(self.drafts))
@@ -169,7 +207,8 @@ class _Run:
                 windows=wanted["windows"][: wanted["compared"]],
                 logits=str(logits),
             )
-            figures, wrong = judge(kind, self.strings, wanted, seen, self.work / "reference.npy", logits)
+            theirs = self.work / "reference.npy"
+            figures, wrong = judge(kind, limits[kind], self.strings, wanted, seen, theirs, logits)
             proof["logits"][kind] = figures.pop("logits")
             proof |= figures
             faults += wrong
@@ -179,63 +218,10 @@ class _Run:
                 f"The converted file is not {self.origin.model.name}: {'; '.join(faults)}.",
                 "Nothing was registered. Use the base's own tokenizer and template, or another base.",
             )
-        proof |= {"limits": {kind: asdict(PARITY[kind]) for kind in self.drafts}, "verdict": "PASS"}
+        proof |= {"limits": {kind: asdict(limit) for kind, limit in limits.items()}, "verdict": "PASS"}
         draft = self._draft("F16")
-        return shelf.publish(self.job, self.origin, "F16", "F16", draft, read_gguf(draft), proof)
-
-    def _step_up(self, asked: str, f16: Path, windows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Publish `asked`, or the next larger type that is close enough to F16."""
-        stepped: dict[str, list[str]] = {}
-        for kind in LADDER[LADDER.index(asked) :]:
-            figures, header = self._quantise(kind, f16, windows)
-            missed = shortfalls(figures, self.bounds[kind])
-            if not missed:
-                limits = asdict(self.bounds[kind])
-                proof = {"against": "F16", "loss": figures, "limits": limits, "stepped_up": stepped}
-                proof["verdict"] = "PASS"
-                draft = self._draft(kind)
-                return shelf.publish(self.job, self.origin, kind, asked, draft, header, proof)
-            stepped[kind] = missed
-            self.job.log(f"{kind} is too far from F16 ({'; '.join(missed)}); trying the next larger type.")
-        reasons = "; ".join(f"{kind}: {', '.join(missed)}" for kind, missed in stepped.items())
-        raise ProofFailed(
-            f"No type from {asked} up is close enough to F16 ({reasons}).",
-            "Serve the F16 file, or change the limits if the task's accuracy holds.",
-        )
-
-    def _quantise(self, kind: str, f16: Path, windows: list[dict[str, Any]]) -> tuple[dict[str, Any], Gguf]:
-        """Make the draft of `kind`; how much it lost, and its header."""
-        draft = self._draft(kind)
-        size = int(self.weights * _BITS[kind] / 8)
-
-        def watch() -> None:
-            self._tell(f"quantise {kind}", min(size, draft.stat().st_size if draft.exists() else 0), size)
-
-        self.job.progress(f"quantise {kind}", 0, size)
-        worker.start(
-            quantize_file,
-            doing=f"Quantising to {kind}",
-            timeout=self.patience,
-            source=str(f16),
-            target=str(draft),
-            kind=kind,
-        ).result(watch)
-        self.job.progress(f"prove {kind}", 0, 1)
-        header = read_gguf(draft)
-        if not same_words(header, read_gguf(f16)):
-            raise ProofFailed(
-                f"The {kind} file differs from its F16 in more than its weights.", "Nothing was registered."
-            )
-        figures: dict[str, Any] = worker.run(
-            lose,
-            doing=f"Comparing {kind} with F16",
-            timeout=4 * self.patience,
-            file=str(draft),
-            against=str(f16),
-            windows=windows,
-        )
-        self.job.progress(f"prove {kind}", 1, 1, kld=figures["kld_mean"], bits=header.bits_per_weight)
-        return figures, header
+        serving = measured(draft, "F16", self.patience)
+        return shelf.publish(self.job, self.origin, _F16, _F16, draft, read_gguf(draft), proof, serving)
 
 
 def _need_memory(size: int) -> None:
@@ -265,3 +251,16 @@ def _answered(task: dict[str, Any] | None) -> list[tuple[list[dict[str, str]], s
         )
         for i, text in enumerate(MESSAGES)
     ]
+
+
+def _in_form(calibration: Calibration, task: dict[str, Any] | None) -> Calibration:
+    """Our own chats in the form that the model was tuned on."""
+    form = task_from(task) if task else None
+    if form is None or not calibration.chats:
+        return calibration
+    labels = form.labels
+    chats = tuple(
+        (form.question(question), f" {labels[i % len(labels)]}" if labels else f" {answer}")
+        for i, (question, answer) in enumerate(calibration.chats)
+    )
+    return replace(calibration, chats=chats)

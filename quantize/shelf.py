@@ -1,60 +1,81 @@
-"""The proven files that are registered: looked up before work, entered after proof."""
+"""The proven files that are registered: looked up before work, entered after proof.
+
+Beside each file lies its proof, NAME.proof.json, which says by SHA-256 what it speaks of; the two
+travel together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from appliance.core.errors import ConfigWrong, NotFound
-from appliance.core.files import sha256_file, sync
+from appliance.core.files import sha256_file, sync, write_json
 from appliance.core.job import Job
 from appliance.models import registry
 from appliance.models.registry import Model
 from quantize.header import Gguf
-from quantize.limits import LADDER, Loss
+from quantize.limits import Limits
 from quantize.origin import Origin
+from quantize.recipe import Recipe, ladder
+
+_FORMAT = 1  # of a proof file
 
 
-def check_names(job: Job, origin: Origin, kinds: Iterable[str]) -> None:
+def check_names(job: Job, origin: Origin, recipes: Iterable[Recipe]) -> None:
     """Check that the names of the files to come are free, or taken by files of the same origin.
 
     Raises:
         ConfigWrong: one is taken.
     """
-    for kind in kinds:
-        old = _registered(job, origin, kind)
+    for recipe in recipes:
+        old = _registered(job, origin, recipe)
         if old and (old.kind != "gguf" or old.facts.get("source_sha256") != origin.sha256):
             raise _taken(old.name)
 
 
-def proven(job: Job, origin: Origin, asked: str, bounds: dict[str, Loss]) -> dict[str, Any] | None:
-    """The registered file that answers for `asked`: whole, same origin, same limits."""
-    for kind in (asked, *LADDER):
-        model = _registered(job, origin, kind)
+def proven(job: Job, origin: Origin, asked: Recipe, bounds: Limits) -> dict[str, Any] | None:
+    """The registered file that answers for `asked`: whole, same origin, same limits all the way up."""
+    rungs = [asked] if asked.kind == "F16" else ladder(asked)
+    for place, recipe in enumerate(rungs):
+        model = _registered(job, origin, recipe)
         if model is None or model.facts.get("source_sha256") != origin.sha256:
             continue
-        proof = model.facts["proof"]  # ours, since the origin is the same
-        if kind != asked and asked not in proof.get("stepped_up", {}):
+        proof, told = model.facts["proof"], model.facts.get("recipe")  # ours, since the origin is the same
+        stepped = proof.get("stepped_up", {})
+        missed = [stepped.get(lower.label, {}).get("limits") for lower in rungs[:place]]
+        if told != recipe.as_dict() or missed != [asdict(bounds[lower.kind]) for lower in rungs[:place]]:
             continue
-        if kind in bounds and proof["limits"] != asdict(bounds[kind]):
+        limits = {recipe.kind: proof["limits"]} if recipe.kind != "F16" else proof["limits"]
+        if any(limit != asdict(bounds[kind]) for kind, limit in limits.items()):
             continue
         if model.path.is_file() and sha256_file(model.path) == model.sha256:
-            return entry(model, asked, reused=True)
+            if not proof_path(model).is_file():
+                _write_proof(model)
+            return entry(model, asked.kind, reused=True)
     return None
 
 
 def publish(
-    job: Job, origin: Origin, kind: str, asked: str, draft: Path, header: Gguf, proof: dict[str, Any]
+    job: Job,
+    origin: Origin,
+    recipe: Recipe,
+    asked: Recipe,
+    draft: Path,
+    header: Gguf,
+    proof: dict[str, Any],
+    serving: dict[str, Any],
 ) -> dict[str, Any]:
-    """Move the proven `draft` among the models, then register it.
+    """Move the proven `draft` among the models, its proof beside it, then register it.
 
     Raises:
         ConfigWrong: the name is taken by a file with other content.
     """
-    model, name, sha256 = origin.model, origin.name(kind), sha256_file(draft)
-    old = _registered(job, origin, kind)
+    model, name, sha256 = origin.model, origin.name(recipe), sha256_file(draft)
+    old = _registered(job, origin, recipe)
     if old and old.sha256 != sha256:
         raise _taken(name)
     target = job.home.models / name / f"{name}.gguf"
@@ -72,20 +93,38 @@ def publish(
         parent=model.name,
         dataset=model.dataset,
         facts={
-            "type": kind,
+            "type": recipe.kind,
+            "recipe": recipe.as_dict(),
             "task": model.facts.get("task"),
             "privacy": model.facts.get("privacy"),
             "proof": proof,
+            "proof_file": f"{name}.proof.json",
+            "serving": serving,
             "bits_per_weight": round(header.bits_per_weight, 3),
             "histogram": header.histogram,
             "source_sha256": origin.sha256,
         },
     )
-    return entry(registry.add(job.home, made, who=job.who), asked, reused=False)
+    _write_proof(made)
+    entered = registry.add(job.home, made, who=job.who)
+    return entry(replace(entered, facts=made.facts), asked.kind, reused=False)
+
+
+def proof_path(model: Model) -> Path:
+    """Where the proof of a registered file lies."""
+    return model.path.with_name(f"{model.name}.proof.json")
+
+
+def _write_proof(model: Model) -> None:
+    facts = model.facts
+    told = ("type", "recipe", "bits_per_weight", "histogram", "source_sha256", "serving", "proof")
+    versions = {name: version(name) for name in ("cloister", "gguf", "llama-cpp-python")}
+    document = {"format": _FORMAT, "name": model.name, "sha256": model.sha256, "size": model.size}
+    write_json(proof_path(model), {**document, **{key: facts.get(key) for key in told}, "versions": versions})
 
 
 def entry(model: Model, asked: str, *, reused: bool) -> dict[str, Any]:
-    """One item of the job's result."""
+    """One item of the job's result; `proof` has the path of its file added."""
     facts = model.facts
     return {
         "type": facts["type"],
@@ -96,14 +135,16 @@ def entry(model: Model, asked: str, *, reused: bool) -> dict[str, Any]:
         "sha256": model.sha256,
         "bits_per_weight": facts["bits_per_weight"],
         "histogram": facts["histogram"],
-        "proof": facts["proof"],
+        "recipe": facts["recipe"],
+        "serving": facts["serving"],
+        "proof": {**facts["proof"], "path": str(proof_path(model))},
         "reused": reused,
     }
 
 
-def _registered(job: Job, origin: Origin, kind: str) -> Model | None:
+def _registered(job: Job, origin: Origin, recipe: Recipe) -> Model | None:
     try:
-        return registry.get(job.home, origin.name(kind))
+        return registry.get(job.home, origin.name(recipe))
     except NotFound:
         return None
 

@@ -15,12 +15,13 @@ from appliance.core.errors import ModelRejected
 from appliance.models.llama import LlamaFile
 from appliance.models.prompt import render
 from quantize.header import Gguf
-from quantize.limits import PARITY, shortfalls
+from quantize.limits import Parity, shortfalls
 from quantize.measure import compare, loss_figures, parity_figures, surprise
 
 _GROUP, _GROUP_LOGITS = 8, 16_000_000  # windows, and logits of one file, at a time
 # What llama.cpp's quantiser may change of a file's key-values.
 _MAY_CHANGE = {"general.file_type", "general.quantization_version"}
+_MAY_CHANGE |= {f"quantize.imatrix.{key}" for key in ("dataset", "entries_count", "chunks_count")}
 
 
 def examine(
@@ -102,23 +103,31 @@ def _groups(windows: list[dict[str, Any]], rows: int) -> Iterator[list[dict[str,
 
 
 def judge(
-    kind: str, strings: list[str], wanted: dict[str, Any], seen: dict[str, Any], theirs: Path, ours: Path
+    kind: str,
+    limit: Parity,
+    strings: list[str],
+    wanted: dict[str, Any],
+    seen: dict[str, Any],
+    theirs: Path,
+    ours: Path,
 ) -> tuple[dict[str, Any], list[str]]:
     """What `examine` saw of a draft of type `kind` against `reference`: figures, and faults in words.
 
-    `theirs` and `ours` are the two files of logits.
+    `limit` is what the figures must reach; `theirs` and `ours` are the two files of logits.
     """
-    tokens, faults = judge_tokens(strings, wanted, seen)
-    template, unlike = judge_chats(wanted, seen)
+    tokens, faults = judge_tokens(strings, wanted, seen, limit.tokens)
+    template, unlike = judge_chats(wanted, seen, limit.chats)
     figures = parity(theirs, ours)
-    faults += unlike + [f"{kind} logits: {fault}" for fault in shortfalls(figures, PARITY[kind])]
+    faults += unlike + [f"{kind} logits: {fault}" for fault in shortfalls(figures, limit)]
     return {"tokens": tokens, "template": template, "logits": figures}, faults
 
 
 def judge_tokens(
-    strings: list[str], wanted: dict[str, Any], seen: dict[str, Any]
+    strings: list[str], wanted: dict[str, Any], seen: dict[str, Any], least: float = 1.0
 ) -> tuple[dict[str, Any], list[str]]:
     """Token ids of all strings: with special tokens read from text, and without.
+
+    `least` is the share that must be equal.
 
     One difference is allowed and counted: llama.cpp takes some texts (</s>, <|im_end|>) for control
     tokens whatever the file says. Serving reads user text without special tokens, where all is equal.
@@ -134,9 +143,9 @@ def judge_tokens(
             else:
                 wrong.append(i)
     found = {"strings": len(strings), "equal": len(strings) - len(wrong) - excused, "excused": excused}
-    faults = (
-        [f"token ids differ on {len(wrong)} of {len(strings)} strings (first: {wrong[0]})"] if wrong else []
-    )
+    faults = []
+    if len(wrong) > (1 - least) * len(strings):
+        faults.append(f"token ids differ on {len(wrong)} of {len(strings)} strings (first: {wrong[0]})")
     for key, what in (
         ("bos", "BOS"),
         ("eos", "EOS"),
@@ -150,14 +159,16 @@ def judge_tokens(
     return found, faults
 
 
-def judge_chats(wanted: dict[str, Any], seen: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The chat template: rendered text and its token ids."""
+def judge_chats(
+    wanted: dict[str, Any], seen: dict[str, Any], least: float = 1.0
+) -> tuple[dict[str, Any], list[str]]:
+    """The chat template: rendered text and its token ids, equal in a share of at least `least`."""
     pairs = list(zip(wanted["chats"], seen["chats"], strict=True))
     equal = sum(a["text"] == b["text"] and a["ids"] == b["ids"] for a, b in pairs)
     rendered = sum(a["text"] is not None for a, _ in pairs)
-    faults = (
-        [] if equal == len(pairs) else [f"{len(pairs) - equal} of {len(pairs)} chats are rendered otherwise"]
-    )
+    faults = []
+    if equal < least * len(pairs):
+        faults.append(f"{len(pairs) - equal} of {len(pairs)} chats are rendered otherwise")
     if not rendered:
         faults.append("the chat template renders no chat")
     return {"chats": len(pairs), "equal": equal, "rendered": rendered}, faults

@@ -221,13 +221,35 @@ class Session:
         return jobs.start(self.home, "evaluate", spec, title=f"evaluate {spec['models'][-1]}", who=self.who)
 
     def start_quantising(self, spec: dict[str, Any]) -> str:
-        """Convert and quantise a base or an adapter."""
+        """Convert and quantise a base or an adapter; settings are checked before anything starts."""
+        from quantize.limits import limits_with
+        from quantize.recipe import recipe_from
+
+        limits_with(spec.get("limits"))
+        for kind in spec.get("types") or ():
+            recipe_from(kind, spec)
         model = registry.get(self.home, spec["model"])
         if model.kind == "gguf":
             raise ConfigWrong(
                 f"{model.name} is a GGUF file already.", "Quantise the adapter or base it came from."
             )
         return jobs.start(self.home, "quantize", spec, title=f"quantise {model.name}", who=self.who)
+
+    def plan_quantising(
+        self, spec: dict[str, Any], *, device: str | None = None, context: int | None = None
+    ) -> dict[str, Any]:
+        """What `start_quantising` would make: see quantize/plan_files.py. Starts nothing."""
+        from quantize.plan_files import plan_files, read_bytes
+        from quantize.serving import CONTEXT
+
+        return plan_files(
+            self.home,
+            spec["model"],
+            spec["types"],
+            spec=spec,
+            context=context or CONTEXT,
+            device=read_bytes(device) if device else None,
+        )
 
     def start_serving(self, spec: dict[str, Any]) -> str:
         """Bring up the endpoint for a GGUF, or for an adapter's smallest file that may be served."""

@@ -13,6 +13,7 @@ import types
 import unicodedata
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _CONTROL, _USER_DEFINED = 1 << 3, 1 << 4
 _MAX_BATCH, _MAX_UBATCH = 2048, 512
 _SMALL = 64_000_000
 _said: deque[str] = deque(maxlen=200)
+_ears: list[list[str]] = []
 
 
 @cache
@@ -50,7 +52,10 @@ def library() -> Any:
 
 
 def _keep_log(level: int, text: bytes, data: Any) -> None:
-    _said.append(text.decode("utf-8", "replace"))
+    words = text.decode("utf-8", "replace")
+    _said.append(words)
+    for ear in _ears:
+        ear.append(words)
 
 
 _KEEP_LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_keep_log)
@@ -59,6 +64,18 @@ _KEEP_LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_
 def log_tail(lines: int = 3) -> str:
     """The last lines that llama.cpp logged, as one line of text."""
     return " | ".join(line for line in "".join(_said).splitlines()[-lines:] if line.strip(". "))
+
+
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """Everything that llama.cpp logs in the block, in the pieces it comes in."""
+    library()
+    ear: list[str] = []
+    _ears.append(ear)
+    try:
+        yield ear
+    finally:
+        _ears.remove(ear)
 
 
 def physical_cores() -> int:
@@ -81,6 +98,7 @@ class LlamaFile:
     `context` is the number of KV cells, shared by up to `sequences` sequences of one decode (one
     sequence may fill all of them). `exact` keeps the KV cache in F32 and turns flash attention
     off, for comparisons with another implementation. `vocab_only` loads no weights: `ctx` is None.
+    `watch` (a ggml_backend_sched_eval_callback) sees every node of the graph as it is computed.
 
     Raises:
         NotFound: there is no such file.
@@ -97,6 +115,7 @@ class LlamaFile:
         threads: int | None = None,
         vocab_only: bool = False,
         exact: bool = False,
+        watch: Any = None,
     ) -> None:
         self.path = Path(path)
         self.model: Any = None
@@ -126,9 +145,9 @@ class LlamaFile:
         self.n_context_train = int(trained) if trained.isdecimal() else 0
         self.normalizer = self.metadata.get("cloister.normalizer")
         if not vocab_only:
-            self._open_context(exact)
+            self._open_context(exact, watch)
 
-    def _open_context(self, exact: bool) -> None:
+    def _open_context(self, exact: bool, watch: Any) -> None:
         lib = library()
         params = lib.llama_context_default_params()
         params.n_ctx = self.context
@@ -138,6 +157,8 @@ class LlamaFile:
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = self.threads
         params.no_perf = True
+        if watch is not None:
+            params.cb_eval = self._watch = watch  # kept: C holds no reference
         if exact:
             params.type_k = params.type_v = 0  # GGML_TYPE_F32
             params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED

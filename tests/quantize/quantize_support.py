@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from quantize.arch import plan
 from quantize.convert import convert
+from quantize.limits import parity_limit
 from quantize.lora import open_adapter
 from quantize.pipeline import special_strings
 from quantize.reference import reference
@@ -171,4 +173,5 @@ def faults(
         wanted["windows"][: wanted["compared"]],
         str(work / "ours.npy"),
     )
-    return judge(kind, tokens_of(base), wanted, seen, logits, work / "ours.npy")
+    limit = parity_limit(kind, plan(open_checkpoint(base)).arch)
+    return judge(kind, limit, tokens_of(base), wanted, seen, logits, work / "ours.npy")

@@ -21,10 +21,10 @@ from quantize import worker
 from quantize.convert import convert
 from quantize.header import check_gguf, read_gguf
 from quantize.kernel import quantize_file
-from quantize.limits import LOSS, loss_limits, shortfalls
+from quantize.limits import LOSS, limits_with, read_limits, shortfalls
 from quantize.measure import compare, loss_figures, surprise
 from quantize.source import open_checkpoint
-from quantize.verify import same_words
+from quantize.verify import judge_chats, judge_tokens, same_words
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,8 @@ def test_figures_agree_with_their_definitions() -> None:
 
 
 def test_limits_are_settings_and_not_a_number_never_passes() -> None:
-    bounds = loss_limits({"Q4_K_M": {"kld_mean": 0.5}})
+    bounds = limits_with(read_limits(["q4_k_m.kld_mean=0.5", "Q8_0.kld_max=2"]))
+    assert (bounds["Q8_0"].kld_mean, bounds["Q8_0"].kld_max) == (0.01, 2.0)
     good = {"kld_mean": 0.3, "same_top_clear": 0.99, "perplexity_ratio": 1.0, "perplexity_f16": 9.0}
     assert shortfalls(good, bounds["Q4_K_M"]) == []
     assert shortfalls(good, LOSS["Q4_K_M"]) == ["kld_mean 0.3, limit 0.1"]
@@ -216,8 +217,28 @@ def test_limits_are_settings_and_not_a_number_never_passes() -> None:
         "perplexity_ratio 1.2, limit 1.05"
     ]
     assert shortfalls({**good, "perplexity_ratio": 1.2, "perplexity_f16": 700.0}, bounds["Q4_K_M"]) == []
-    with pytest.raises(ConfigWrong):
-        loss_limits({"Q4_K_M": {"speed": 1.0}})
+    assert shortfalls({**good, "kld_max": 3.0, "kld_mean": 0.001}, bounds["Q8_0"]) == [
+        "same_top_clear 0.99, limit 0.995",
+        "kld_max 3, limit 2",
+    ]
+    for wrong in ({"Q4_K_M": {"speed": 1.0}}, {"Q9": {"kld_mean": 1.0}}):
+        with pytest.raises(ConfigWrong, match="no such quantising limit"):
+            limits_with(wrong)
+    for text in ("Q4_K_M.kld_mean", "Q4_K_M.kld_mean=nan", "Q4_K_M.kld_mean=inf", "x=y"):
+        with pytest.raises(ConfigWrong, match="is no limit"):
+            read_limits([text])
+
+
+def test_tokens_and_chats_have_limits_too() -> None:
+    wanted = {"plain": [[1], [2], [3], [4]], "special": [[1], [2], [3], [4]], "added": [], "ends": [7]}
+    wanted |= {"bos": 1, "eos": 2, "adds_bos": True, "width": 9, "chats": []}
+    seen = {**wanted, "plain": [[1], [2], [3], [5]], "control": []}
+    assert judge_tokens(list("abcd"), wanted, seen)[1] == ["token ids differ on 1 of 4 strings (first: 3)"]
+    assert judge_tokens(list("abcd"), wanted, seen, 0.75)[1] == []
+    chats = {"chats": [{"text": "a", "ids": [1]}, {"text": "b", "ids": [2]}]}
+    other = {"chats": [{"text": "a", "ids": [1]}, {"text": "B", "ids": [2]}]}
+    assert judge_chats(chats, other)[1] == ["1 of 2 chats are rendered otherwise"]
+    assert judge_chats(chats, other, 0.5)[1] == []
 
 
 def test_a_missing_gguf_is_not_found(tmp_path: Path) -> None:

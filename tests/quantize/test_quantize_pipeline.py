@@ -152,11 +152,31 @@ def test_a_lost_file_is_made_again_and_a_far_type_steps_up(home: Home, made: lis
     assert files[0]["reused"]
     assert sha256_file(Path(made[1]["path"])) == made[1]["sha256"] == files[1]["sha256"]
     assert (files[2]["asked"], files[2]["type"], files[2]["name"]) == ("Q4_0", "Q5_K_M", "lora-1-q5_k_m")
-    assert list(files[2]["proof"]["stepped_up"]) == ["Q4_0", "Q4_K_M"]
+    assert list(files[2]["proof"]["stepped_up"]) == ["Q4_0", "Q4_K_M", "Q4_K_M + imatrix"]
+    first = files[2]["proof"]["stepped_up"]["Q4_0"]
+    assert first["missed"][0].startswith("kld_mean") and first["limits"]["kld_mean"] == 1e-9
     assert "lora-1-q4_0" not in ggufs(home)
     assert "Q4_0 is too far from F16 (kld_mean" in logs(job)
     again = run({"model": "lora-1", "types": ["Q4_0"], "limits": limits}, job_in(home, "four"))["files"]
     assert [file["reused"] for file in again] == [True, True]
+    eased = {"Q4_0": {"kld_mean": 1.0, "same_top_clear": 0.5}}  # other limits: the answer may be another
+    (_, plain) = run({"model": "lora-1", "types": ["Q4_0"], "limits": eased}, job_in(home, "five"))["files"]
+    assert (plain["type"], plain["reused"], plain["proof"]["stepped_up"]) == ("Q4_0", False, {})
+
+
+def test_the_proof_travels_beside_the_file(home: Home, made: list[dict[str, Any]]) -> None:
+    for file in made:
+        told = json.loads(Path(file["proof"]["path"]).read_text())
+        assert Path(file["proof"]["path"]).parent == Path(file["path"]).parent
+        assert (told["format"], told["sha256"], told["type"]) == (1, file["sha256"], file["type"])
+        assert told["proof"] == {key: part for key, part in file["proof"].items() if key != "path"}
+        assert str(home.path) not in json.dumps(told)
+        memory = told["serving"]["memory"]
+        assert memory["total"] == file["size"] + memory["kv"] + memory["compute"]
+        assert (memory["context"], memory["slots"], memory["kv"]) == (512, 4, 4 * 512 * 2 * 3 * 256 * 2)
+        assert told["serving"]["tokens_per_second"]["answer"] > 0
+    assert made[2]["proof"]["f16"]["sha256"] == made[0]["sha256"]
+    assert made[2]["proof"]["f16"]["tokens"] == made[0]["proof"]["tokens"]
 
 
 def test_a_file_that_is_not_the_model_is_not_registered(

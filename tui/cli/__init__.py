@@ -14,6 +14,7 @@ from tui.cli import data, jobs, model
 from tui.cli.audit_privacy import register as register_audit
 from tui.cli.demo import register as register_demo
 from tui.cli.face import fail
+from tui.cli.quantize import register as register_quantize
 from tui.cli.search import register as register_search
 from tui.cli.serve import keys
 from tui.cli.serve import register as register_serve
@@ -72,5 +73,12 @@ app.add_typer(jobs.app, name="job")
 app.add_typer(jobs.budget, name="budget")
 app.add_typer(jobs.audit, name="audit")
 app.add_typer(keys, name="key")
-for register in (register_demo, register_train, register_search, register_audit, register_serve):
+for register in (
+    register_demo,
+    register_train,
+    register_search,
+    register_quantize,
+    register_audit,
+    register_serve,
+):
     register(app)

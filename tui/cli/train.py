@@ -1,4 +1,4 @@
-"""cloister train, evaluate, quantize."""
+"""cloister train, evaluate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tui.cli.curves import room, terminal_curves
 from tui.cli.face import Face, command
 from tui.cli.lines import preview_lines
 from tui.cli.train_options import takes_settings
-from tui.words import NO_PRIVACY, proof_words
+from tui.words import NO_PRIVACY
 
 _CURVE_LINES = 12
 
@@ -19,7 +19,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     command(app)(takes_settings(train))
     command(app)(evaluate)
-    command(app)(quantize)
 
 
 def train(
@@ -138,39 +137,4 @@ def report_row(row: dict[str, Any]) -> tuple[str, ...]:
         number("perplexity", "{:.2f}"),
         "-" if row.get("size") is None else f"{row['size'] / 1e6:.1f} MB",
         number("tokens_per_second", "{:,.0f}"),
-    )
-
-
-def quantize(
-    face: Face,
-    model: Annotated[str, typer.Argument(help="An adapter or a base.")],
-    to: Annotated[str, typer.Option(help="Types, separated by commas.")] = "Q4_K_M,Q8_0",
-) -> None:
-    """Merge, convert to GGUF, quantise, and prove that every file is the model it came from.
-
-    F16 is always made: it is what the others are measured against. A file that cannot be proven is
-    not entered; a type that is too lossy is stepped up, and the reason is told.
-    """
-    types = [part.strip().upper() for part in to.split(",") if part.strip()]
-    job_id = face.session.start_quantising({"model": model, "types": types})
-    result = face.follow(job_id).end["result"]
-    say_files(face, result["files"])
-    face.result(result | {"job": job_id})
-
-
-def say_files(face: Face, files: list[dict[str, Any]]) -> None:
-    """The proof table."""
-    face.table(
-        ("file", "type", "size", "bits/weight", "proof"),
-        [
-            (
-                file["name"],
-                file["type"],
-                f"{file['size'] / 1e6:.1f} MB",
-                f"{file['bits_per_weight']:.2f}",
-                proof_words(file["proof"]),
-            )
-            for file in files
-        ],
-        "No files.",
     )
