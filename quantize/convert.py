@@ -7,26 +7,33 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter
+from gguf import GGUFValueType, GGUFWriter
 
 from appliance.core.errors import ModelRejected
 from appliance.core.files import replacing
-from quantize.arch import Plan, TensorPlan, plan
+from quantize.arch import plan
+from quantize.layout import Plan, TensorPlan
 from quantize.lora import Adapter
 from quantize.source import Checkpoint, read_rows, to_float32
+from quantize.stream import Progress, Stored, write_tensors
 from quantize.tokenizer import Vocabulary, read_vocabulary
 
 CONVERTER = 1  # raise when the same input gives another file
 FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}
 _CHUNK = 4_000_000  # weights at a time: 16 MB in float32
 _EXPONENTS = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
-
-Progress = Callable[[float, float], None]
+_VALUES = {
+    int: GGUFValueType.UINT32,
+    float: GGUFValueType.FLOAT32,
+    str: GGUFValueType.STRING,
+    list: GGUFValueType.ARRAY,
+}
 
 
 def convert(
@@ -53,7 +60,7 @@ def convert(
         try:
             _add_facts(writer, made, file_type, name, facts or {})
             _add_vocabulary(writer, vocabulary, checkpoint.chat_template)
-            _write(writer, made, checkpoint, file_type, adapter, progress)
+            write_tensors(writer, list(_stored(made, checkpoint, file_type, adapter)), progress)
         finally:
             writer.close()
     return made
@@ -72,8 +79,7 @@ def _add_facts(writer: GGUFWriter, made: Plan, file_type: str, name: str, facts:
     writer.add_string("general.name", clean_name(name))
     writer.add_uint32("general.file_type", FILE_TYPES[file_type])
     for key, value in made.hyperparameters.items():
-        add = writer.add_uint32 if isinstance(value, int) else writer.add_float32
-        add(f"{made.arch}.{key}", value)  # type: ignore[arg-type]
+        writer.add_key_value(f"{made.arch}.{key}", value, _VALUES[type(value)])
     writer.add_uint32("cloister.converter", CONVERTER)
     for key, text in facts.items():
         writer.add_string(key, text)
@@ -95,47 +101,14 @@ def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary, chat_template: s
     writer.add_string("cloister.normalizer", vocabulary.normalizer or "none")
 
 
-def _write(
-    writer: GGUFWriter,
-    made: Plan,
-    checkpoint: Checkpoint,
-    file_type: str,
-    adapter: Adapter | None,
-    progress: Progress | None,
-) -> None:
+def _stored(made: Plan, checkpoint: Checkpoint, file_type: str, adapter: Adapter | None) -> Iterator[Stored]:
+    """The tensors as they are stored: matrices in `file_type`, vectors in F32."""
     for tensor in made.tensors:
-        _add_info(writer, tensor.name, tensor.shape, _stored_type(tensor.shape, file_type))
-    for extra, values in made.extra.items():
-        _add_info(writer, extra, values.shape, "F32")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    stream = (writer.fout or [])[0]
-    _pad(stream)
-    done = 0
-    for tensor in made.tensors:
-        for chunk in _chunks(checkpoint, tensor, _stored_type(tensor.shape, file_type), adapter):
-            stream.write(np.ascontiguousarray(chunk).data)
-            done += chunk.size
-            if progress:
-                progress(done, made.parameters)
-        _pad(stream)
-    for values in made.extra.values():
-        stream.write(values.data)
-        _pad(stream)
-
-
-def _stored_type(shape: tuple[int, ...], file_type: str) -> str:
-    return file_type if len(shape) > 1 else "F32"
-
-
-def _add_info(writer: GGUFWriter, name: str, shape: tuple[int, ...], kind: str) -> None:
-    size = math.prod(shape) * (4 if kind == "F32" else 2)
-    writer.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=GGMLQuantizationType[kind])
-
-
-def _pad(stream: BinaryIO) -> None:
-    stream.write(bytes(-stream.tell() % 32))
+        kind = file_type if len(tensor.shape) > 1 else "F32"
+        chunks = partial(_chunks, checkpoint, tensor, kind, adapter)
+        yield Stored(name=tensor.name, shape=tensor.shape, kind=kind, chunks=chunks)
+    for name, values in made.extra.items():
+        yield Stored(name=name, shape=values.shape, kind="F32", chunks=partial(iter, [values]))
 
 
 def _chunks(
@@ -150,16 +123,18 @@ def _chunks(
     for start in range(0, rows, step):
         stop = min(rows, start + step)
         values = read_rows(source, start, stop)
-        if update is not None or source.dtype != kind:
+        if update is not None or tensor.shift or source.dtype != kind:
             values = to_float32(values, source.dtype)
             if update is not None:
                 values = values + update.rows(start, stop)
+            if tensor.shift:
+                values = values + np.float32(tensor.shift)
             values = _cast(values, kind)
         _check_finite(values, kind, tensor.source)
-        yield _pair_halves(values, (stop - start) // unit) if tensor.heads else values
+        yield pair_halves(values, (stop - start) // unit) if tensor.heads else values
 
 
-def _pair_halves(values: np.ndarray, heads: int) -> np.ndarray:
+def pair_halves(values: np.ndarray, heads: int) -> np.ndarray:
     """Rows of each head from (first half, second half) to pairs, as llama.cpp's rope takes them."""
     split = values.reshape(heads, 2, values.shape[0] // (2 * heads), *values.shape[1:])
     return split.swapaxes(1, 2).reshape(values.shape)

@@ -15,6 +15,7 @@ import numpy as np
 from appliance.core.errors import ModelRejected
 from appliance.models.load import read_json
 from appliance.models.safetensors import Tensor, read_header
+from quantize.arch import is_tied
 from quantize.source import Checkpoint, read_rows, to_float32
 
 _PREFIX = "base_model.model."
@@ -33,6 +34,7 @@ class Adapter:
     """`pairs`: name of a base tensor -> (A [r, in], B [out, r])."""
 
     folder: Path
+    rank: int
     scale: float
     pairs: dict[str, tuple[Tensor, Tensor]]
 
@@ -78,7 +80,7 @@ def open_adapter(folder: Path, checkpoint: Checkpoint) -> Adapter:
     pairs = {name: _pair(name, half, checkpoint, config["r"]) for name, half in halves.items()}
     if not pairs:
         raise _unmergeable("holds no weights")
-    return Adapter(folder=folder, scale=scale, pairs=pairs)
+    return Adapter(folder=folder, rank=config["r"], scale=scale, pairs=pairs)
 
 
 def _scale(config: dict[str, Any]) -> float:
@@ -97,8 +99,7 @@ def _scale(config: dict[str, Any]) -> float:
 
 def _pair(name: str, half: dict[str, Tensor], checkpoint: Checkpoint, rank: int) -> tuple[Tensor, Tensor]:
     base = checkpoint.tensors.get(name)
-    tied = name == "lm_head.weight" and checkpoint.config.get("tie_word_embeddings", False)
-    if base is None or tied or len(base.shape) != 2:
+    if base is None or (name == "lm_head.weight" and is_tied(checkpoint.config)) or len(base.shape) != 2:
         raise _unmergeable(f"changes {name}, which the base does not have on its own")
     if half.keys() != {"A", "B"} or half["A"].shape[1:] != base.shape[1:]:
         raise _unmergeable(f"does not fit the base at {name}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from appliance.core.errors import ConfigWrong
 from appliance.core.home import Home
 from appliance.models import registry
 from appliance.models.registry import Model
-from quantize.arch import Plan, plan
+from quantize.arch import plan
+from quantize.layout import Plan
 from quantize.lora import Adapter, open_adapter
 from quantize.recipe import Recipe
 from quantize.source import Checkpoint, open_checkpoint, source_sha256
@@ -36,6 +38,15 @@ class Origin:
     def name(self, recipe: Recipe) -> str:
         """Name of the registry entry of the file made by `recipe`."""
         return f"{self.model.name}-{recipe.suffix}"
+
+
+def check_base(folder: Path) -> None:
+    """Check that the model in `folder` can be converted, before hours are spent on training it.
+
+    Raises:
+        ModelRejected: it cannot, by its architecture, its settings or its tensors.
+    """
+    plan(open_checkpoint(folder))
 
 
 def open_origin(home: Home, name: str) -> Origin:

@@ -31,9 +31,15 @@ def examine(
     ends: list[int],
     windows: list[dict[str, Any]],
     logits: str,
+    adapter: str | None = None,
 ) -> dict[str, Any]:
-    """What llama.cpp makes of the same strings, chats and windows that `reference` was given."""
+    """What llama.cpp makes of the same strings, chats and windows that `reference` was given.
+
+    `adapter` is a LoRA GGUF to put on `file`.
+    """
     with LlamaFile(file, context=max(len(window["ids"]) for window in windows), exact=True) as llama:
+        if adapter:
+            llama.use_adapters({Path(adapter): 1.0})
         rows = np.lib.format.open_memmap(
             logits, "w+", np.float32, (sum(window["keep"] for window in windows), llama.n_vocab)
         )

@@ -277,7 +277,9 @@ class Session:
             from quantize.header import check_gguf
 
             return importing.import_gguf(self.home, source, name, check=check_gguf, who=self.who)
-        return importing.import_base(self.home, source, name, who=self.who)
+        from quantize.origin import check_base
+
+        return importing.import_base(self.home, source, name, check=check_base, who=self.who)
 
     def demo_base(self, name: str | None = None) -> Model:
         """The shipped demo base, entered as `name` (`demo-base`) the first time."""

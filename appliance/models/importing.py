@@ -16,7 +16,15 @@ from appliance.models.load import check_checkpoint, read_json
 from appliance.models.registry import Model
 
 DEMO_BASE = Path(__file__).parent / "base"
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")  # those that quantize/arch.py can convert
+ARCHITECTURES = (  # those that quantize/arch.py can convert
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "Phi3ForCausalLM",
+    "Gemma2ForCausalLM",
+    "Gemma3ForCausalLM",
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.md", "LICENSE*", "NOTICE*", "tokenizer.model")
 
@@ -35,10 +43,13 @@ def check_model_name(name: str) -> str:
     return name
 
 
-def import_base(home: Home, source: Path, name: str, *, who: str) -> Model:
+def import_base(
+    home: Home, source: Path, name: str, *, check: Callable[[Path], object] | None = None, who: str
+) -> Model:
     """Check the model folder `source`, copy what a base needs, and enter it as `name`.
 
-    Importing the same folder under the same name again returns the entry there is.
+    `check` is run on the folder and on the copy. Importing the same folder under the same name again
+    returns the entry there is.
 
     Raises:
         NotFound: no such folder. ModelRejected: not a whole, plain checkpoint, or of an architecture that
@@ -49,15 +60,14 @@ def import_base(home: Home, source: Path, name: str, *, who: str) -> Model:
         raise NotFound(f"There is nothing at {source}.", "Point to a model folder, or to a .gguf file.")
     if source != DEMO_BASE:
         _refuse_links(source)
-    check_checkpoint(source)
-    _check_architecture(source)
+    _check(source, check)
     files = _wanted(source)
     need_room(home.models, sum(file.stat().st_size for file in files))
     folder = home.models / name
     with replacing_folder(folder) as draft:
         for file in files:
             shutil.copyfile(file, draft / file.name)
-        check_checkpoint(draft)
+        _check(draft, check)
         _refuse_taken(home, name, sha256_folder(draft))
     config = read_json(folder / "config.json")
     return registry.add(
@@ -123,6 +133,13 @@ def _refuse_links(source: Path) -> None:
             f"{file.name} in {source} is a link to a file outside of the folder.",
             "Copy the files themselves into one folder, for instance with cp -rL, and import that.",
         )
+
+
+def _check(folder: Path, check: Callable[[Path], object] | None) -> None:
+    check_checkpoint(folder)
+    _check_architecture(folder)
+    if check:
+        check(folder)
 
 
 def _check_architecture(folder: Path) -> None:

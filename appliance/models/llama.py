@@ -12,7 +12,7 @@ import sys
 import types
 import unicodedata
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -120,6 +120,7 @@ class LlamaFile:
         self.path = Path(path)
         self.model: Any = None
         self.ctx: Any = None
+        self._adapters: dict[Path, Any] = {}
         self.context, self.sequences = context, sequences
         if not self.path.is_file():
             raise NotFound(f"There is no file {self.path}.", "See `cloister model list`.")
@@ -171,14 +172,39 @@ class LlamaFile:
                 "Use a smaller context; memory may be short.",
             )
 
+    def use_adapters(self, scales: Mapping[Path, float]) -> None:
+        """Compute with these LoRA GGUF files at these scales from now on, and no others; {}: the base alone.
+
+        A file is read once and kept until `close`.
+
+        Raises:
+            ModelRejected: llama.cpp does not take one for this model.
+        """
+        lib = library()
+        for path in scales:
+            if path not in self._adapters:
+                _said.clear()
+                found = lib.llama_adapter_lora_init(self.model, os.fsencode(path))
+                if not found:
+                    raise ModelRejected(
+                        f"llama.cpp does not take the adapter {path.name}: {log_tail()}",
+                        "Use an adapter that was made for this base.",
+                    )
+                self._adapters[path] = found
+        count = len(scales)
+        pointers = (lib.llama_adapter_lora_p_ctypes * count)(*(self._adapters[path] for path in scales))
+        if lib.llama_set_adapters_lora(self.ctx, pointers, count, (ctypes.c_float * count)(*scales.values())):
+            raise ModelRejected(f"llama.cpp does not use the adapters: {log_tail()}", "Use one at a time.")
+
     def close(self) -> None:
-        """Free the context and the model; a second call does nothing."""
+        """Free the context, the model and its adapters; a second call does nothing."""
         lib = library()
         if self.ctx:
             lib.llama_free(self.ctx)
         if self.model:
             lib.llama_model_free(self.model)
         self.ctx = self.model = self.vocab = None
+        self._adapters = {}  # freed with the model
 
     def __enter__(self) -> LlamaFile:
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from appliance.core.errors import ConfigWrong
-from appliance.train.settings import Settings
+from appliance.train.settings import Settings, targets_in
 from appliance.train.soft import add_prompt
 
 
@@ -59,6 +59,11 @@ def _check(model: Any, settings: Settings) -> None:
         )
     if settings.dropout and settings.method != "lora":
         raise ConfigWrong("Dropout is for LoRA only.", "Leave out --dropout, or use --method lora.")
+    if settings.method in ("head", "prompt") and model.config.model_type == "gemma2":
+        # `untie` would make a model that llama.cpp cannot hold.
+        raise ConfigWrong(
+            "The output layer of Gemma 2 cannot differ from its embedding.", "Use --method lora."
+        )
 
 
 def add_lora(model: Any, settings: Settings) -> Any:
@@ -76,12 +81,6 @@ def add_lora(model: Any, settings: Settings) -> Any:
     names = {
         name.rsplit(".", 1)[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)
     }
-    missing = [target for target in settings.targets if target not in names]
-    if missing:
-        raise ConfigWrong(
-            f"The base has no layers named {', '.join(missing)}.",
-            f"Choose --targets from: {', '.join(sorted(names - {'lm_head'}))}.",
-        )
     count = int(model.config.num_hidden_layers)
     tuned = get_peft_model(
         model,
@@ -90,7 +89,7 @@ def add_lora(model: Any, settings: Settings) -> Any:
             lora_alpha=settings.alpha,
             lora_dropout=settings.dropout,
             use_rslora=settings.rslora,
-            target_modules=list(settings.targets),
+            target_modules=targets_in(names, settings),
             layers_to_transform=list(range(count - settings.layers, count)) if settings.layers else None,
             bias="none",
             task_type="CAUSAL_LM",

@@ -1,11 +1,13 @@
 """What a run holds in memory, worked out from the base's shapes before anything is loaded.
 
 The weights and what is trained are counted exactly. What the forward pass keeps for the backward pass
-is estimated from what a decoder layer of Llama keeps (`_kept_per_token`), the rest from the tensors
+is estimated from what a decoder layer keeps (`_kept_per_token`), the rest from the tensors
 that losses.py, clip.py and the optimiser hold at once. Against the peak of a real process (CPU) the total
 was between 0.77 and 1.1 of it, for the demo base and a random SmolLM2-135M, LoRA, full, head, last
 layers and a soft prompt, with and without privacy; 0.77 with gradient checkpointing, 0.88 or more without
-(tests/appliance/test_train_memory.py measures it again). A GPU's own overhead is not in it.
+(tests/appliance/test_train_memory.py measures it again). For LoRA on 16 layers of Mistral, Qwen 2 and 3,
+Phi-3 and Gemma 2 and 3 it was between 0.9 and 1.06 (test_train_families.py). A GPU's own overhead is not in
+it.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from types import MappingProxyType
 from appliance.core.errors import ConfigWrong
 from appliance.models.load import read_json
 from appliance.models.safetensors import read_headers
-from appliance.train.settings import Settings
+from appliance.train.settings import Settings, targets_in
 
 PROGRAM = 450_000_000  # torch, transformers and peft themselves, loaded (CPU)
 _LOGITS = 4  # copies: logits, softmax, their gradients
@@ -31,15 +33,19 @@ _ENDS = ("lm_head.weight", "output.weight")
 class Shape:
     """A base's sizes. `layer` is the parameters of each decoder layer; `linears` are its matrices, (in, out).
 
-    `tied`: the output layer is the embedding, counted once in `parameters`. `file_bytes` is on disk.
+    `attention` is the width of all heads together. `tied`: the output layer is the embedding, counted
+    once in `parameters`. `capped`: attention's scores are capped (Gemma 2), which only an implementation
+    that keeps them all can do. `file_bytes` is on disk.
     """
 
     hidden: int
     intermediate: int
+    attention: int
     heads: int
     vocabulary: int
     context: int
     tied: bool
+    capped: bool
     parameters: int
     layer: tuple[int, ...]
     linears: Mapping[str, tuple[int, int]]
@@ -106,10 +112,12 @@ def read_shape(folder: Path) -> Shape:
     return Shape(
         hidden=hidden,
         intermediate=int(config.get("intermediate_size", 4 * hidden)),
+        attention=linears.get("o_proj", (hidden, hidden))[0],
         heads=int(config["num_attention_heads"]),
         vocabulary=int(config["vocab_size"]),
         context=int(config.get("max_position_embeddings", 2048)),
         tied=tied,
+        capped=config.get("model_type") == "gemma2",
         parameters=sum(counted.values()),
         layer=tuple(layer),
         linears=MappingProxyType(linears),
@@ -137,13 +145,7 @@ def trained_parameters(shape: Shape, settings: Settings) -> int:
             return shape.parameters
         case "prompt":
             return settings.prompt_tokens * shape.hidden
-    missing = [name for name in settings.targets if name not in shape.linears]
-    if missing:
-        raise ConfigWrong(
-            f"The base has no layers named {', '.join(missing)}.",
-            f"Choose --targets from: {', '.join(sorted(shape.linears))}.",
-        )
-    sides = (shape.linears[name] for name in dict.fromkeys(settings.targets))
+    sides = (shape.linears[name] for name in targets_in(shape.linears, settings))
     width = sum(out + (into if settings.trains_a else 0) for into, out in sides)
     return settings.rank * width * (settings.layers or len(shape.layer))
 
@@ -184,7 +186,7 @@ def _new(shape: Shape, settings: Settings, trained: int) -> int:
 
 
 def _left_a(shape: Shape, settings: Settings) -> int:
-    into = sum(shape.linears[name][0] for name in dict.fromkeys(settings.targets))
+    into = sum(shape.linears[name][0] for name in targets_in(shape.linears, settings))
     return settings.rank * into * (settings.layers or len(shape.layer))
 
 
@@ -204,7 +206,7 @@ def _activations(shape: Shape, settings: Settings, rows: int, width: int) -> int
     """What the forward pass keeps: everything a layer computes, or its input alone where checkpointed."""
     size = 2 if settings.precision == "bfloat16" else 4
     layers = len(shape.layer)
-    here = _kept_per_token(shape) * size * rows * width
+    here = _kept_per_token(shape, width) * size * rows * width
     if settings.method == "head":
         layers = 0
     elif settings.method == "last-layers":
@@ -214,7 +216,9 @@ def _activations(shape: Shape, settings: Settings, rows: int, width: int) -> int
     return max(1, layers) * here
 
 
-def _kept_per_token(shape: Shape) -> int:
-    """Numbers a decoder layer keeps of one token: two norms, q, k, v and their turned copies, attention's
-    output and sums, and four of the MLP's width (gate, its activation, up, their product)."""
-    return 12 * shape.hidden + 4 * shape.intermediate
+def _kept_per_token(shape: Shape, width: int) -> int:
+    """Numbers a decoder layer keeps of one token of a row of `width`: two norms, q, k, v and their turned
+    copies, attention's output and sums, four of the MLP's width (gate, its activation, up, their product),
+    and where attention is capped four of the scores (raw, capped, masked, softmax)."""
+    scores = 4 * shape.heads * width if shape.capped else 0
+    return 6 * shape.hidden + 6 * shape.attention + 4 * shape.intermediate + scores

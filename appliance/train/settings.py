@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -11,6 +12,10 @@ METHODS = ("lora", "last-layers", "head", "full", "prompt")
 OBJECTIVES = ("sft", "pretrain", "dpo", "distill")
 SCHEDULES = ("linear", "cosine", "constant")
 PRECISIONS = ("float32", "bfloat16")
+_FUSED = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj"),
+    **dict.fromkeys(("gate_proj", "up_proj"), "gate_up_proj"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +134,25 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self) | {"targets": list(self.targets)}
+
+
+def targets_in(names: Iterable[str], settings: Settings) -> list[str]:
+    """The base's own names for `settings.targets`, of its linear layers `names`.
+
+    Phi-3 has q, k and v in one matrix and gate and up in another; there the whole of it is trained.
+
+    Raises:
+        ConfigWrong: the base has no layer of one of these names.
+    """
+    known = set(names) - {"lm_head"}
+    found = [name if name in known else _FUSED.get(name, name) for name in settings.targets]
+    missing = [asked for asked, name in zip(settings.targets, found, strict=True) if name not in known]
+    if missing:
+        raise ConfigWrong(
+            f"The base has no layers named {', '.join(missing)}.",
+            f"Choose --targets from: {', '.join(sorted(known))}.",
+        )
+    return list(dict.fromkeys(found))
 
 
 def settings_from(values: dict[str, Any]) -> Settings:

@@ -23,11 +23,15 @@ _BOS = re.compile(r"\{\{-?\s*bos_token\s*-?\}\}")
 
 
 class PromptedEmbedding(torch.nn.Module):
-    """The base's embeddings (frozen), with `soft` in place of the ids first .. first + tokens - 1."""
+    """The base's embeddings (frozen), with `soft` in place of the ids first .. first + tokens - 1.
+
+    Gemma multiplies its embeddings by a scale of their module; `soft` is scaled alike.
+    """
 
     def __init__(self, words: torch.nn.Embedding, first: int, tokens: int) -> None:
         super().__init__()
         self.words, self.first, self.tokens = words, first, tokens
+        self.scale = float(getattr(words, "scalar_embed_scale", 1.0))
         drawn = torch.randint(0, first, (tokens,))
         self.soft = torch.nn.Embedding(tokens, words.embedding_dim, device=words.weight.device)
         with torch.no_grad():
@@ -44,7 +48,7 @@ class PromptedEmbedding(torch.nn.Module):
         place = ids - self.first
         new = (place >= 0) & (place < self.tokens)
         known: Tensor = self.words(ids.masked_fill(new, 0))
-        soft: Tensor = self.soft(place.masked_fill(~new, 0))
+        soft: Tensor = self.soft(place.masked_fill(~new, 0)) * self.scale
         return torch.where(new[..., None], soft.to(known.dtype), known)
 
 
@@ -67,9 +71,9 @@ def fold_prompt(model: Any) -> None:
     """Make the trained rows ordinary embeddings, so that the model can be saved as any other."""
     prompted = model.get_input_embeddings()
     if isinstance(prompted, PromptedEmbedding):
-        rows = prompted.weight.detach().clone()
-        words = torch.nn.Embedding(rows.shape[0], rows.shape[1], device=rows.device, dtype=rows.dtype)
-        words.weight = torch.nn.Parameter(rows)
+        words = prompted.words
+        words.weight = torch.nn.Parameter(prompted.weight.detach().clone())
+        words.num_embeddings = len(words.weight)
         model.set_input_embeddings(words)
 
 

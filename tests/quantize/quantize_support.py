@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from quantize.arch import plan
 from quantize.convert import convert
+from quantize.layout import Plan
 from quantize.limits import parity_limit
 from quantize.lora import open_adapter
 from quantize.pipeline import special_strings
@@ -22,6 +24,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 SPECIALS = ["<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+SPECIALS += ["<|endoftext|>"]  # transformers adds it to every Qwen 2 tokenizer that lacks it
 CHATTY = [([{"role": "user", "content": text}], " yes") for text in MESSAGES[:4]]
 
 
@@ -81,15 +84,43 @@ def make_tokenizer(folder: Path, pre: str = "gpt-2", size: int = 900, normalizer
     return int(made.get_vocab_size())
 
 
-def make_model(
-    folder: Path, *, pre: str = "gpt-2", shard: str = "1GB", dtype: str = "float32", **config: Any
-) -> Path:
-    """A checkpoint of a tiny random model in `folder`."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+GEMMA = {
+    "head_dim": 24,
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 40,
+    "tie_word_embeddings": True,
+    "num_hidden_layers": 3,
+}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {}),
+    "mistral": ("Mistral", {"sliding_window": None, "head_dim": 24}),
+    "qwen2": ("Qwen2", {"pre": "qwen2", "normalizer": "NFC"}),
+    "qwen3": ("Qwen3", {"head_dim": 24}),
+    "phi3": ("Phi3", {}),
+    "gemma2": ("Gemma2", GEMMA),
+    "gemma3": (
+        "Gemma3",
+        {**GEMMA, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    ),
+}
 
-    normalizer = config.pop("normalizer", "")
-    vocab = make_tokenizer(folder, pre, normalizer=normalizer)
+
+def make_model(
+    folder: Path,
+    *,
+    family: str = "llama",
+    shard: str = "1GB",
+    dtype: str = "float32",
+    **config: Any,
+) -> Path:
+    """A checkpoint of a tiny random model in `folder`; norms and biases are far from where they start."""
+    import torch
+    import transformers
+
+    name, own = FAMILIES[family]
+    config = {**own, **config}
+    words = {key: config.pop(key) for key in ("pre", "normalizer") if key in config}
+    vocab = make_tokenizer(folder, **words)
     settings = {
         "vocab_size": vocab + 3,
         "hidden_size": 64,
@@ -104,11 +135,13 @@ def make_model(
         "pad_token_id": 0,
         "initializer_range": 0.2,
     }
+    made = getattr(transformers, f"{name}TextConfig" if family == "gemma3" else f"{name}Config")
     torch.manual_seed(1)
-    model = LlamaForCausalLM(LlamaConfig(**{**settings, **config}))
-    for name, part in model.named_parameters():
-        if "norm" in name or "bias" in name:
-            torch.nn.init.normal_(part, mean=float("norm" in name), std=0.2)
+    model = getattr(transformers, f"{name}ForCausalLM")(made(**{**settings, **config}))
+    centre = 0.0 if family.startswith("gemma") else 1.0
+    for part, weights in model.named_parameters():
+        if "norm" in part or "bias" in part:
+            torch.nn.init.normal_(weights, mean=centre * ("norm" in part), std=0.2)
     model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard)
     return folder
 
@@ -120,16 +153,23 @@ def make_adapter(base: Path, folder: Path, *, std: float = 0.1, **config: Any) -
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(2)
-    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    settings = {"r": 4, "lora_alpha": 8, "target_modules": targets, "task_type": "CAUSAL_LM"}
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
     model = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), LoraConfig(**{**settings, **config})
     )
     for name, part in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(part, std=std)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=False)
     return folder
+
+
+def changed(made: Plan, part: str, **changes: Any) -> Plan:
+    """The plan with `changes` to the tensors whose names end with `part`."""
+    hit = [tensor.name for tensor in made.tensors if tensor.name.endswith(part)]
+    assert hit
+    tensors = (replace(tensor, **changes) if tensor.name in hit else tensor for tensor in made.tensors)
+    return replace(made, tensors=tuple(tensors))
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -154,13 +194,21 @@ def references(base: Path, logits: Path, adapter: Path | None = None) -> dict[st
 
 
 def faults(
-    base: Path, work: Path, kind: str = "F32", adapter: Path | None = None, file: Path | None = None
+    base: Path,
+    work: Path,
+    kind: str = "F32",
+    adapter: Path | None = None,
+    file: Path | None = None,
+    lora: Path | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Convert `base` and judge it against transformers, all in this process (our own files)."""
+    """Convert `base` and judge it against transformers, all in this process (our own files).
+
+    `file` is judged instead where given, with the LoRA GGUF `lora` on it.
+    """
     logits = work / "theirs.npy"
     wanted = references(base, logits, adapter)
+    checkpoint = open_checkpoint(base)
     if file is None:
-        checkpoint = open_checkpoint(base)
         file = work / f"{kind}.gguf"
         convert(
             checkpoint, file, kind, name="t", adapter=open_adapter(adapter, checkpoint) if adapter else None
@@ -172,6 +220,7 @@ def faults(
         wanted["ends"],
         wanted["windows"][: wanted["compared"]],
         str(work / "ours.npy"),
+        str(lora) if lora else None,
     )
-    limit = parity_limit(kind, plan(open_checkpoint(base)).arch)
+    limit = parity_limit(kind, plan(checkpoint).arch)
     return judge(kind, limit, tokens_of(base), wanted, seen, logits, work / "ours.npy")

@@ -76,7 +76,7 @@ def test_a_faint_adapter_left_out_fails(base: Path, tmp_path: Path) -> None:
 
 
 def test_rows_left_in_place_fail(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert_module, "_pair_halves", lambda values, heads: values)
+    monkeypatch.setattr(convert_module, "pair_halves", lambda values, heads: values)
     assert any("F16 logits" in fault for fault in faults(base, tmp_path, "F16")[1])
 
 

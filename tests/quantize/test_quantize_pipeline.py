@@ -182,7 +182,7 @@ def test_the_proof_travels_beside_the_file(home: Home, made: list[dict[str, Any]
 def test_a_file_that_is_not_the_model_is_not_registered(
     home: Home, made: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convert_module, "_pair_halves", lambda values, heads: values)
+    monkeypatch.setattr(convert_module, "pair_halves", lambda values, heads: values)
     before = ggufs(home)
     with pytest.raises(ProofFailed, match=r"not base: .*F32 logits: kl_mean"):
         run({"model": "base", "types": ["F16"]}, job_in(home, "five"))
