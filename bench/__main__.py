@@ -16,6 +16,7 @@ BENCHES = {
     "logits": "logits at learnt tokens only against all of them",
     "packing": "padded tokens of packed micro-batches against sampling order",
     "quantise": "our quantising against llama-quantize, byte for byte, and the time of a whole proof",
+    "vocabularies": "real vocabularies converted and read by llama.cpp, against expected ids (fetches them)",
     "noise": "lattice noise against other generators, and its share of a step",
 }
 ALONE = ("step", "memory", "exact", "logits", "packing", "noise", "quantise")
@@ -33,7 +34,7 @@ def main() -> int:
         "name", nargs="?", choices=sorted(BENCHES), help="all that need no data when left out"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line and nothing else")
-    parser.add_argument("--data", help="chain: a .jsonl file, or a folder of the benchmark sets")
+    parser.add_argument("--data", help="chain: a .jsonl file or folder of sets; vocabularies: folder")
     parser.add_argument(
         "--sets", default="banking15,medsec", help="chain: which sets of --data; others: shapes"
     )

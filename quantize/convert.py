@@ -22,7 +22,8 @@ from quantize.layout import Plan, TensorPlan
 from quantize.lora import Adapter
 from quantize.source import Checkpoint, read_rows, to_float32
 from quantize.stream import Progress, Stored, write_tensors
-from quantize.tokenizer import Vocabulary, read_vocabulary
+from quantize.tokenizer import read_vocabulary
+from quantize.vocabulary import add_vocabulary
 
 CONVERTER = 1  # raise when the same input gives another file
 FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}
@@ -58,8 +59,8 @@ def convert(
     with replacing(target) as draft:
         writer = GGUFWriter(draft, made.arch)
         try:
-            _add_facts(writer, made, file_type, name, facts or {})
-            _add_vocabulary(writer, vocabulary, checkpoint.chat_template)
+            add_facts(writer, made, file_type, vocabulary.title(clean_name(name)), facts or {})
+            add_vocabulary(writer, vocabulary, checkpoint.chat_template)
             write_tensors(writer, list(_stored(made, checkpoint, file_type, adapter)), progress)
         finally:
             writer.close()
@@ -74,31 +75,16 @@ def clean_name(name: str) -> str:
     return " ".join(parts)[:64] or "model"
 
 
-def _add_facts(writer: GGUFWriter, made: Plan, file_type: str, name: str, facts: Mapping[str, str]) -> None:
+def add_facts(writer: GGUFWriter, made: Plan, file_type: str, name: str, facts: Mapping[str, str]) -> None:
+    """Write the key-values of a model of this plan; `name` as in general.name."""
     writer.add_string("general.type", "model")
-    writer.add_string("general.name", clean_name(name))
+    writer.add_string("general.name", name)
     writer.add_uint32("general.file_type", FILE_TYPES[file_type])
     for key, value in made.hyperparameters.items():
         writer.add_key_value(f"{made.arch}.{key}", value, _VALUES[type(value)])
     writer.add_uint32("cloister.converter", CONVERTER)
     for key, text in facts.items():
         writer.add_string(key, text)
-
-
-def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary, chat_template: str) -> None:
-    writer.add_string("tokenizer.ggml.model", "gpt2")
-    writer.add_string("tokenizer.ggml.pre", vocabulary.pre)
-    writer.add_token_list(vocabulary.tokens)
-    writer.add_token_types(vocabulary.types)
-    writer.add_token_merges(vocabulary.merges)
-    roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-    for role, number in vocabulary.specials.items():
-        writer.add_uint32(f"tokenizer.ggml.{roles[role]}_token_id", number)
-    writer.add_bool("tokenizer.ggml.add_bos_token", vocabulary.add_bos)
-    writer.add_bool("tokenizer.ggml.add_eos_token", False)
-    writer.add_bool("tokenizer.ggml.add_space_prefix", False)
-    writer.add_string("tokenizer.chat_template", chat_template)
-    writer.add_string("cloister.normalizer", vocabulary.normalizer or "none")
 
 
 def _stored(made: Plan, checkpoint: Checkpoint, file_type: str, adapter: Adapter | None) -> Iterator[Stored]:

@@ -13,9 +13,10 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
 
 from appliance.core.files import replacing
-from quantize.convert import _add_facts, _add_vocabulary
+from quantize.convert import add_facts, clean_name
 from quantize.origin import Origin
 from quantize.tokenizer import read_vocabulary
+from quantize.vocabulary import add_vocabulary
 
 _ALIGNMENT = 32
 
@@ -26,14 +27,15 @@ def outline(origin: Origin, target: Path) -> int:
     Raises:
         ModelRejected: it cannot be converted with proof.
     """
-    made = origin.plan
+    made, vocabulary = origin.plan, read_vocabulary(origin.checkpoint)
     shapes = {tensor.name: tensor.shape for tensor in made.tensors}
     shapes |= {name: values.shape for name, values in made.extra.items()}
     with replacing(target) as draft:
         writer = GGUFWriter(draft, made.arch)
         try:
-            _add_facts(writer, made, "F16", origin.model.name, origin.facts)
-            _add_vocabulary(writer, read_vocabulary(origin.checkpoint), origin.checkpoint.chat_template)
+            title = vocabulary.title(clean_name(origin.model.name))
+            add_facts(writer, made, "F16", title, origin.facts)
+            add_vocabulary(writer, vocabulary, origin.checkpoint.chat_template)
             length = 0
             for name, shape in shapes.items():
                 kind = "F16" if len(shape) > 1 else "F32"

@@ -43,9 +43,8 @@ def reference(
         torch.set_num_threads(1)  # threads that wait for each other cost more than they bring
     effort = int(min(MOST_TOKENS, max(LEAST_TOKENS, EFFORT / weights)))
 
-    def ids(text: str, split: bool = False) -> list[int]:
-        found = tokenizer(text, add_special_tokens=False, split_special_tokens=split)["input_ids"]
-        return [int(number) for number in found]
+    def ids(text: str) -> list[int]:
+        return _ids(tokenizer, text)
 
     def rendered(chat: list[Message], generation: bool) -> str | None:
         try:
@@ -78,24 +77,42 @@ def reference(
             rows[at : at + keep] = found.float().cpu().numpy()
             at += keep
     rows.flush()
-    return {
-        "special": [ids(text) for text in strings],
-        "plain": [ids(text, split=True) for text in strings],
-        "added": sorted(tokenizer.get_added_vocab()),
+    return tokens(tokenizer, strings) | {
         "chats": [
             {"chat": chat, "generation": generation, "text": text, "ids": ids(text or "")}
             for chat in chats
             for generation in (False, True)
             for text in [rendered(chat, generation)]
         ],
-        "bos": tokenizer.bos_token_id,
-        "eos": tokenizer.eos_token_id,
-        "adds_bos": tokenizer("a")["input_ids"][:1] == starts and bool(starts),
         "ends": _numbers(model.generation_config.eos_token_id),
         "width": width,
         "windows": windows,
         "compared": len(compared),
     }
+
+
+def tokens(tokenizer: Any, strings: list[str]) -> dict[str, Any]:
+    """Token ids of `strings`, with special tokens read from text and without, and what BOS and EOS are.
+
+    "spelled" are the added tokens that are read from text even where special tokens are not.
+    """
+    ids = tokenizer.get_added_vocab()
+    added = sorted(ids)
+    bos = tokenizer.bos_token_id
+    return {
+        "special": [_ids(tokenizer, text) for text in strings],
+        "plain": [_ids(tokenizer, text, split=True) for text in strings],
+        "added": added,
+        "spelled": [text for text in added if ids[text] in _ids(tokenizer, text, split=True)],
+        "bos": bos,
+        "eos": tokenizer.eos_token_id,
+        "adds_bos": bos is not None and tokenizer("a")["input_ids"][:1] == [bos],
+    }
+
+
+def _ids(tokenizer: Any, text: str, split: bool = False) -> list[int]:
+    found = tokenizer(text, add_special_tokens=False, split_special_tokens=split)["input_ids"]
+    return [int(number) for number in found]
 
 
 def _within(windows: list[dict[str, Any]], tokens: int, rows: int) -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 import types
-import unicodedata
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,8 +22,9 @@ import numpy as np
 import psutil
 
 from appliance.core.errors import ConfigWrong, EngineFailed, ModelRejected, NotFound
+from appliance.models.wording import pattern_of, reword
 
-_CONTROL, _USER_DEFINED = 1 << 3, 1 << 4
+_UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
 _MAX_BATCH, _MAX_UBATCH = 2048, 512
 _SMALL = 64_000_000
 _said: deque[str] = deque(maxlen=200)
@@ -145,6 +146,8 @@ class LlamaFile:
         trained = self.metadata.get(f"{self.metadata.get('general.architecture')}.context_length", "0")
         self.n_context_train = int(trained) if trained.isdecimal() else 0
         self.normalizer = self.metadata.get("cloister.normalizer")
+        self.space_prefix = self.metadata.get("cloister.space_prefix")
+        self._patterns: dict[bool, re.Pattern[str] | None] = {}
         if not vocab_only:
             self._open_context(exact, watch)
 
@@ -212,13 +215,15 @@ class LlamaFile:
     def __exit__(self, *problem: object) -> None:
         self.close()
 
-    def tokenize(self, text: str, special: bool) -> list[int]:
+    def tokenize(self, text: str, special: bool, *, reworded: bool = False) -> list[int]:
         """Token ids of `text`, no BOS added. Only `special` text may spell special tokens.
 
-        The tokenizer's Unicode normalisation is done here, since llama.cpp leaves it out.
+        The tokenizer's Unicode normalisation and its first space are made here, since llama.cpp leaves
+        them out, unless `text` comes `reworded` already.
         """
-        if self.normalizer == "NFC":
-            text = unicodedata.normalize("NFC", text)
+        if not reworded:
+            specials = self._pattern(special) if self.space_prefix else None
+            text = reword(text, normalizer=self.normalizer, space=self.space_prefix, specials=specials)
         content = text.encode("utf-8", "replace")
         room = len(content) + 8
         while True:
@@ -249,9 +254,24 @@ class LlamaFile:
 
     def special_tokens(self) -> dict[str, int]:
         """Text -> id of the control and user-defined tokens, which text must not be able to forge."""
-        attr, vocab = library().llama_vocab_get_attr, self.vocab
-        wanted = (t for t in range(self.n_vocab) if attr(vocab, t) & (_CONTROL | _USER_DEFINED))
+        wanted = self._with(_CONTROL | _USER_DEFINED)
         return {self.piece(token).decode("utf-8", "replace"): token for token in wanted}
+
+    def kept_as_text(self) -> list[str]:
+        """Special tokens that stay text where special tokens are not read: control and unknown ones."""
+        return [self.token_text(token) for token in self._with(_UNKNOWN | _CONTROL)]
+
+    def _with(self, attributes: int) -> list[int]:
+        """The tokens that have one of llama.cpp's `attributes`."""
+        attr, vocab = library().llama_vocab_get_attr, self.vocab
+        return [token for token in range(self.n_vocab) if attr(vocab, token) & attributes]
+
+    def _pattern(self, special: bool) -> re.Pattern[str] | None:
+        """Matches what llama.cpp reads as one token before it splits text."""
+        if special not in self._patterns:
+            read = self._with(_USER_DEFINED | (_UNKNOWN | _CONTROL if special else 0))
+            self._patterns[special] = pattern_of(self.token_text(token) for token in read)
+        return self._patterns[special]
 
     def logits(self, prompts: Sequence[Sequence[int]], keep: Sequence[int] | None = None) -> list[np.ndarray]:
         """Logits of the last `keep[i]` positions of each prompt (None: 1 each).

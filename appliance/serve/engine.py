@@ -62,7 +62,10 @@ class Engine(Protocol):
         """Whether a request made now would be answered."""
 
     async def tokenize(self, text: str, special: bool) -> list[int]:
-        """Token ids, no BOS added; only `special` text may spell special tokens."""
+        """Token ids, no BOS added; only `special` text may spell special tokens.
+
+        `text` is in the tokenizer's own form already (models/wording.py).
+        """
 
     def generate(self, prompt: Sequence[int], settings: Settings) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece. Closing the generator stops the work.

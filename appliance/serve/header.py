@@ -31,7 +31,8 @@ _WANTED = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
 class Header:
     """`specials`: texts that may become one special token, longest first; `forced`: those of them
     that llama.cpp parses even where told not to (user-defined tokens). `normalizer`: the Unicode
-    form that the tokenizer was trained on and llama.cpp does not make, or None."""
+    form that the tokenizer was trained on and llama.cpp does not make, or None; `space_prefix`: the
+    same of spaces before text (models/wording.py); `defined`: all user-defined tokens."""
 
     architecture: str
     context: int
@@ -44,6 +45,8 @@ class Header:
     specials: tuple[str, ...]
     forced: frozenset[str]
     normalizer: str | None
+    space_prefix: str | None
+    defined: frozenset[str]
     task: Task | None
 
 
@@ -86,6 +89,8 @@ def _header(values: dict[str, Any]) -> Header:
         specials=tuple(sorted(special, key=lambda text: (-len(text), text))),
         forced=frozenset(text for text, kind in pairs if kind == _USER_DEFINED and text in special),
         normalizer=values.get("cloister.normalizer"),
+        space_prefix=values.get("cloister.space_prefix"),
+        defined=frozenset(text for text, kind in pairs if kind == _USER_DEFINED and text),
         task=task_from(json.loads(task)) if task else None,
     )
 

@@ -55,7 +55,7 @@ class InProcess:
         """See Engine."""
         if self._file is None:
             raise _ended()
-        return self._file.tokenize(text, special)
+        return self._file.tokenize(text, special, reworded=True)
 
     async def choose(
         self, prompt: Sequence[int], allowed: Sequence[int], *, again: bool = False

@@ -9,7 +9,6 @@ any are tokenised in one piece, exactly as in training.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -17,11 +16,13 @@ from itertools import pairwise
 from appliance.core.errors import ModelRejected
 from appliance.models.prompt import render
 from appliance.models.task import Task
+from appliance.models.wording import pattern_of, reword
 from appliance.serve.engine import Engine
 from appliance.serve.header import Header
 from appliance.serve.requests import Refused
 
 _PRIVATE = [chr(code) for code in range(0xE000, 0xF900)]
+_read = lru_cache(maxsize=16)(pattern_of)  # one model at a time is served
 Fragment = tuple[str, bool]  # text, and whether special tokens in it are parsed
 
 
@@ -50,7 +51,7 @@ def fragments(header: Header, messages: Sequence[Mapping[str, str]]) -> list[Fra
     """The prompt of `messages`, cut where special tokens must and must not be parsed."""
     if header.template is None:
         raise ModelRejected("This model has no chat template.", "Use /v1/completions, or another model.")
-    pattern = _pattern(header.specials)
+    pattern = _read(header.specials)
     contents = [message["content"] for message in messages]
     if pattern is None or not any(pattern.search(content) for content in contents):
         return [(_render(header, messages), True)]
@@ -106,21 +107,23 @@ def _split(pattern: re.Pattern[str], text: str) -> list[str]:
 
 def _plain(header: Header, text: str) -> list[Fragment]:
     """`text` so that no special token comes of it: those that are always parsed are cut in two."""
-    pattern = _pattern(tuple(sorted(header.forced, key=len, reverse=True)))
+    pattern = _read(header.forced)
     if pattern is None:
         return [(text, False)]
     cuts = [0, *(match.start() + 1 for match in pattern.finditer(text)), len(text)]
     return [(text[a:b], False) for a, b in pairwise(cuts) if b > a]
 
 
-@lru_cache(maxsize=16)
-def _pattern(texts: tuple[str, ...]) -> re.Pattern[str] | None:
-    return re.compile("|".join(re.escape(text) for text in texts)) if texts else None
-
-
 async def _tokens(engine: Engine, header: Header, parts: Sequence[Fragment]) -> list[int]:
     found: list[int] = []
-    for text, special in parts:
-        form = unicodedata.normalize("NFC", text) if header.normalizer == "NFC" else text
+    for place, (text, special) in enumerate(parts):
+        read = header.defined.union(header.specials) if special else header.defined
+        form = reword(
+            text,
+            normalizer=header.normalizer,
+            space=header.space_prefix,
+            specials=_read(read) if header.space_prefix else None,
+            begins=place == 0,
+        )
         found += await engine.tokenize(form, special)
     return found

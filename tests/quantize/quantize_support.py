@@ -13,10 +13,10 @@ from quantize.layout import Plan
 from quantize.limits import parity_limit
 from quantize.lora import open_adapter
 from quantize.pipeline import special_strings
+from quantize.pretokenizer import LLAMA3, QWEN2, QWEN35
 from quantize.reference import reference
 from quantize.source import open_checkpoint
 from quantize.texts import CHATS, MESSAGES, NASTY, PASSAGES
-from quantize.tokenizer import _LLAMA3, _QWEN2, _QWEN35
 from quantize.verify import examine, judge
 
 TEMPLATE = (
@@ -42,10 +42,10 @@ def pre_tokenizer(name: str) -> Any:
     made = {
         "gpt-2": lambda: plain,
         "smollm": lambda: Sequence([Digits(individual_digits=True), plain]),
-        "llama-bpe": lambda: _split(_LLAMA3),
-        "smaug-bpe": lambda: _split(_LLAMA3),
-        "qwen2": lambda: _split(_QWEN2),
-        "qwen35": lambda: _split(_QWEN35),
+        "llama-bpe": lambda: _split(LLAMA3),
+        "smaug-bpe": lambda: _split(LLAMA3),
+        "qwen2": lambda: _split(QWEN2),
+        "qwen35": lambda: _split(QWEN35),
         "punctuation": lambda: Sequence([Punctuation(), plain]),
         "metaspace": lambda: Metaspace(),
     }

@@ -9,10 +9,11 @@ from quantize_support import edit_json, faults, make_adapter, make_model
 
 from appliance.core.errors import ModelRejected
 from appliance.models import importing
-from quantize import arch, lora, tokenizer
+from quantize import arch, bytelevel, lora, tokenizer
 from quantize import convert as convert_module
 from quantize.convert import clean_name, convert
 from quantize.header import read_gguf
+from quantize.pretokenizer import PRE_TOKENIZERS
 from quantize.source import open_checkpoint
 
 LLAMA3_ROPE = {
@@ -81,15 +82,15 @@ def test_rows_left_in_place_fail(base: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_another_pre_tokenizer_fails(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizer, "PRE_TOKENIZERS", dict.fromkeys(tokenizer.PRE_TOKENIZERS, "llama-bpe"))
+    monkeypatch.setattr(bytelevel, "PRE_TOKENIZERS", dict.fromkeys(PRE_TOKENIZERS, "llama-bpe"))
     assert any("token ids differ" in fault for fault in faults(base, tmp_path)[1])
 
 
 def test_another_chat_template_fails(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add = convert_module._add_vocabulary
+    add = convert_module.add_vocabulary
     monkeypatch.setattr(
         convert_module,
-        "_add_vocabulary",
+        "add_vocabulary",
         lambda writer, words, template: add(writer, words, template.replace("| trim", "")),
     )
     assert any("rendered otherwise" in fault for fault in faults(base, tmp_path)[1])
@@ -147,7 +148,7 @@ def test_the_header_says_what_is_inside(base: Path, tmp_path: Path) -> None:
         ("config.json", {"hidden_size": "wide"}, "hidden_size"),
         ("tokenizer.json", {"pre_tokenizer": {"type": "Metaspace"}}, "tokenizer"),
         ("tokenizer.json", {"normalizer": {"type": "Lowercase"}}, "Lowercase"),
-        ("tokenizer.json", {"model": {"type": "Unigram"}}, "Unigram"),
+        ("tokenizer.json", {"model": {"type": "Unigram"}}, "damaged"),
         ("tokenizer.json", {"added_tokens": [{"id": 5000, "content": "x"}]}, "5000"),
         ("tokenizer.json", {"added_tokens": [{"id": 900, "content": "<s>"}]}, "twice"),
         ("tokenizer.json", {"model": {"type": "BPE"}}, "damaged"),
