@@ -1,36 +1,36 @@
-"""Checks a GGUF's header before any parser written in C sees the file.
+"""Reads a GGUF's header and checks it before any parser written in C sees the file.
 
 Format (version 3, little-endian): magic, version, number of tensors, number of key-values, the
 key-values, then per tensor its name, shape, type and offset, then the data at the next multiple of
-`general.alignment` (32). Everything is bounded by the file's size and by the limits below.
+`general.alignment` (32). Everything is bounded by the file's size and by the limits below; what the
+header says is then held against itself (sound.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import mmap
 import struct
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from appliance.core.errors import ModelRejected
-from appliance.models.task import KINDS, task_from
-from quantize import worker
-from quantize.kernel import TYPE_NAMES, try_file
+from quantize import sound
+from quantize.sound import ARRAY, BOOL, STRING, Raw
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?"}
 _SCALARS |= {10: "<Q", 11: "<q", 12: "<d"}
-_BOOL, _STRING, _ARRAY = 7, 8, 9
 _MOST_TENSORS, _MOST_VALUES = 100_000, 10_000
-_LONGEST_NAME, _LONGEST_KEY, _LONGEST_TEXT = 63, 256, 4_000_000
-_MOST_ITEMS = 4_000_000
+_LONGEST_NAME, _LONGEST_KEY, _LONGEST_TEXT = 63, 256, 32_000_000
+_MOST_ITEMS = 4_000_000  # of all arrays together; Gemma's vocabulary has 1.4 million
+_LARGEST_HEADER = 256_000_000
 _LARGEST_ALIGNMENT = 1 << 16
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,71 +55,35 @@ class Gguf:
 
 
 def read_gguf(path: Path) -> Gguf:
-    """Read and check the header of a GGUF file; nothing written in C sees it.
+    """Read and check the header of a GGUF file, model or adapter; nothing written in C sees it.
+
+    Takes at most about 1 GB of memory and some seconds, whatever the file says.
 
     Raises:
-        ModelRejected: anything out of bounds, unknown, doubled, misaligned or beyond the file.
+        ModelRejected: anything out of bounds, unknown, doubled, misaligned, beyond the file or against
+            the rest of the header; a chat template that is not allowed.
     """
     try:
-        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _Reader(content).read()
+        if path.exists() and not path.is_file():
+            raise ValueError("no regular file")
+        with path.open("rb") as stream:
+            return _Reader(stream, path.stat().st_size).read()
     except FileNotFoundError as problem:
         raise ModelRejected(f"There is no file {path}.", "Check the path.") from problem
     except (ValueError, struct.error, OSError) as problem:
         raise ModelRejected(
-            f"{path.name} is not a sound GGUF file: {problem}.", "Copy it again from its source."
+            f"{path.name} is not a sound GGUF file: {problem}.",
+            "Copy it again from its source, or get one made by a current llama.cpp.",
         ) from problem
-
-
-def check_gguf(path: Path) -> dict[str, Any]:
-    """Check a GGUF that someone else made: its header here, then a trial in a child process.
-
-    Returns facts for its registry entry. It is sound and can be served; nothing proves what it is.
-
-    Raises:
-        ModelRejected: the header is unsound, it has no usable chat template, or it is not a model.
-        EngineFailed: llama.cpp crashed or hung on it.
-    """
-    header = read_gguf(path)
-    seen = worker.run(
-        try_file,
-        doing=f"Opening {path.name} in llama.cpp",
-        timeout=300,
-        memory=4_000_000_000 + 3 * path.stat().st_size,
-        file=str(path),
-    )
-    return {
-        "type": TYPE_NAMES.get(header.values.get("general.file_type", -1), "other"),
-        "architecture": header.values["general.architecture"],
-        "parameters": header.parameters,
-        "bits_per_weight": round(header.bits_per_weight, 3),
-        "histogram": header.histogram,
-        "context": seen["context"],
-        "task": _task(header.values.get("cloister.task")),
-        "privacy": None,
-        "proof": None,
-    }
-
-
-def _task(text: object) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        task = task_from(json.loads(str(text)))
-        parts = (task.kind, task.prompt, *task.labels)
-        if task.kind not in KINDS or not all(isinstance(part, str) for part in parts):
-            raise ValueError("not a task")
-    except (ValueError, KeyError, TypeError, RecursionError) as problem:
-        raise ModelRejected(
-            "The file's cloister.task cannot be read.", "Export the model again where it was made."
-        ) from problem
-    return task.as_dict()
 
 
 class _Reader:
-    def __init__(self, content: mmap.mmap) -> None:
-        self.content = content
-        self.at = 0
+    """Reads as far as the header reaches, in chunks: mapping the file could end the process (SIGBUS)."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self.stream, self.size = stream, size
+        self.content = bytearray()
+        self.at = self.items = 0
 
     def read(self) -> Gguf:
         if self._bytes(4) != b"GGUF":
@@ -129,8 +93,10 @@ class _Reader:
         tensor_count, value_count = self._number("<Q"), self._number("<Q")
         if tensor_count > _MOST_TENSORS or value_count > _MOST_VALUES:
             raise ValueError(f"{tensor_count} tensors and {value_count} values")
-        values, arrays = self._values(value_count)
-        tensors, size = self._tensors(tensor_count, _alignment(values))
+        raw = Raw(kinds={}, arrays={})
+        values, arrays = self._values(value_count, raw)
+        tensors, size = self._tensors(tensor_count, _alignment(values, raw))
+        sound.check(values, raw, tensors)
         return Gguf(
             values=values,
             arrays=arrays,
@@ -139,47 +105,48 @@ class _Reader:
             tensor_bytes=size,
         )
 
-    def _values(self, count: int) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
+    def _values(self, count: int, raw: Raw) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
         values: dict[str, Any] = {}
         arrays: dict[str, tuple[int, str]] = {}
         for _ in range(count):
             key = self._text(_LONGEST_KEY)
             if not key or not key.isascii() or not key.isprintable():
                 raise ValueError(f"key {key[:40]!r}")
-            if key in values or key in arrays:
+            if key in raw.kinds:
                 raise ValueError(f"key {key} twice")
             kind = self._number("<I")
-            if kind == _ARRAY:
+            if kind == ARRAY:
                 start = self.at
-                items = self._array(key)
-                arrays[key] = (items, hashlib.sha256(self.content[start : self.at]).hexdigest())
+                raw.kinds[key], held = self._array(key)
+                if sound.wants(key):
+                    raw.arrays[key] = held
+                arrays[key] = (len(held), hashlib.sha256(self.content[start : self.at]).hexdigest())
             else:
+                raw.kinds[key] = (kind,)
                 values[key] = self._value(kind, key)
-        if not isinstance(values.get("general.architecture"), str):
-            raise ValueError("no general.architecture")
         return values, arrays
 
     def _value(self, kind: int, key: str) -> Any:
-        if kind == _STRING:
+        if kind == STRING:
             return self._text(_LONGEST_TEXT)
         if kind not in _SCALARS:
             raise ValueError(f"{key} has the unknown type {kind}")
-        if kind == _BOOL and self.content[self.at : self.at + 1] not in (b"\0", b"\1"):
-            raise ValueError(f"{key} is neither true nor false")
+        if kind == BOOL:
+            if (said := self._number("<B")) > 1:
+                raise ValueError(f"{key} is neither true nor false")
+            return bool(said)
         return self._number(_SCALARS[kind])
 
-    def _array(self, key: str) -> int:
-        """Step over an array; the tokens among them must differ, else llama.cpp aborts."""
+    def _array(self, key: str) -> tuple[tuple[int, int], Any]:
+        """Its kinds, and its items: a list of bytes or an array of numbers."""
         kind, count = self._number("<I"), self._number("<Q")
-        if count > _MOST_ITEMS or kind not in (*_SCALARS, _STRING):
+        self.items += count
+        if self.items > _MOST_ITEMS or kind not in (*_SCALARS, STRING):
             raise ValueError(f"{key} holds {count} items of type {kind}")
-        if kind != _STRING:
-            self._bytes(count * struct.calcsize(_SCALARS[kind]))
-            return count
-        texts = [self._bytes(self._number("<Q")) for _ in range(count)]
-        if key == "tokenizer.ggml.tokens" and len(set(texts)) != count:
-            raise ValueError("the same token twice")
-        return count
+        if kind != STRING:
+            form = _SCALARS[kind]
+            return (ARRAY, kind), np.frombuffer(self._bytes(count * struct.calcsize(form)), form)
+        return (ARRAY, kind), [self._bytes(self._number("<Q")) for _ in range(count)]
 
     def _tensors(self, count: int, alignment: int) -> tuple[dict[str, tuple[str, tuple[int, ...]]], int]:
         tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
@@ -195,8 +162,8 @@ class _Reader:
             total += size
             expected = _up(offset + size, alignment)
         data = _up(self.at, alignment)
-        if tensors and data + expected - len(self.content) >= alignment:
-            raise ValueError(f"it ends {data + expected - len(self.content)} bytes early")
+        if tensors and data + expected - self.size >= alignment:
+            raise ValueError(f"it ends {data + expected - self.size} bytes early")
         return tensors, total
 
     def _layout(self, name: str) -> tuple[tuple[int, ...], str, int]:
@@ -209,7 +176,7 @@ class _Reader:
             block, width = GGML_QUANT_SIZES[kind]
         except (ValueError, KeyError):
             raise ValueError(f"tensor {name} has an unknown type") from None
-        if 0 in shape or shape[0] % block or math.prod(shape) * width // block > len(self.content):
+        if 0 in shape or shape[0] % block or math.prod(shape) * width // block > self.size:
             raise ValueError(f"tensor {name} cannot have the shape {list(shape)}")
         return shape, kind.name, math.prod(shape) * width // block
 
@@ -223,17 +190,26 @@ class _Reader:
         return self._bytes(length).decode("utf-8")
 
     def _bytes(self, count: int) -> bytes:
-        if count > len(self.content) - self.at:
+        end = self.at + count
+        if end > self.size:
             raise ValueError("it ends inside its header")
-        self.at += count
-        return self.content[self.at - count : self.at]
+        if end > _LARGEST_HEADER:
+            raise ValueError(f"its header is larger than {_LARGEST_HEADER} bytes")
+        if end > len(self.content):
+            self.content += self.stream.read(max(_CHUNK, end - len(self.content)))
+            if end > len(self.content):
+                raise ValueError("it ends inside its header")
+        self.at = end
+        return bytes(self.content[end - count : end])
 
 
-def _alignment(values: dict[str, Any]) -> int:
+def _alignment(values: dict[str, Any], raw: Raw) -> int:
     alignment = values.get("general.alignment", 32)
-    if type(alignment) is not int or not 8 <= alignment <= _LARGEST_ALIGNMENT or alignment & (alignment - 1):
+    kind = raw.kinds.get("general.alignment", (sound.UINT32,))
+    low, high = 8, _LARGEST_ALIGNMENT
+    if kind != (sound.UINT32,) or not low <= alignment <= high or alignment & (alignment - 1):
         raise ValueError(f"general.alignment is {alignment}")
-    return alignment
+    return int(alignment)
 
 
 def _up(number: int, multiple: int) -> int:

@@ -22,6 +22,9 @@ from quantize.recipe import QUANTISED, tensor_type_code
 TYPE_NAMES = {0: "F32", 1: "F16", 32: "BF16"} | {code: name for name, code in QUANTISED.items()}
 _LINE = re.compile(r"^\[ *\d+/ *\d+\] +(\S+) +- \[.*?\], type = +(\w+), size = .*?(?:\((\w+)\))?$", re.M)
 
+_HELLO = {"role": "user", "content": "Hello."}
+_TRIED = ([_HELLO], [_HELLO, {"role": "assistant", "content": "Yes?"}, _HELLO])
+
 
 def quantize_file(
     source: str,
@@ -134,24 +137,39 @@ def _reason(said: Sequence[str]) -> str:
 
 
 def try_file(file: str) -> dict[str, int]:
-    """Open `file`, render a chat, compute it: {"context": tokens it was trained for}.
+    """Open `file`, check its weights, render chats, compute one: {"context": tokens it was trained for}.
 
     Raises:
         ModelRejected: any of that cannot be done.
     """
-    with LlamaFile(file, context=512) as llama:
+    with LlamaFile(file, context=512, check=True) as llama:
         if not llama.chat_template:
             raise ModelRejected(
                 f"{Path(file).name} has no chat template.",
                 "Use an instruct model, converted with its template.",
             )
-        text = render(
-            llama.chat_template,
-            [{"role": "user", "content": "Hello."}],
-            bos_token=llama.piece(llama.bos).decode("utf-8", "replace") if llama.bos >= 0 else "",
-            eos_token=llama.piece(llama.eos).decode("utf-8", "replace") if llama.eos >= 0 else "",
-        )
-        ids = llama.tokenize(text, special=True)[:256]
+        texts = [
+            render(
+                llama.chat_template,
+                chat,
+                bos_token=llama.piece(llama.bos).decode("utf-8", "replace") if llama.bos >= 0 else "",
+                eos_token=llama.piece(llama.eos).decode("utf-8", "replace") if llama.eos >= 0 else "",
+            )
+            for chat in _TRIED
+        ]
+        ids = llama.tokenize(texts[0], special=True)[:256]
         if not ids or not np.isfinite(llama.logits([ids])[0]).all():
             raise ModelRejected(f"{Path(file).name} does not compute.", "Its weights are damaged.")
         return {"context": llama.n_context_train}
+
+
+def try_adapter(file: str, adapter: str) -> None:
+    """Compute with the adapter GGUF `adapter` on the model `file`.
+
+    Raises:
+        ModelRejected: the adapter does not load, does not belong to the model, or does not compute.
+    """
+    with LlamaFile(file, context=64) as llama:
+        llama.use_adapters({Path(adapter): 1.0})
+        if not np.isfinite(llama.logits([[0, 1, 2]])[0]).all():
+            raise ModelRejected(f"{Path(adapter).name} does not compute.", "Its weights are damaged.")

@@ -1,13 +1,15 @@
 """Calls a function in a child process: a crash or a hang there becomes a typed error here.
 
 llama.cpp answers some bad files with an abort. Every call into it on a file that is not proven
-goes through `start`. The child dies with its parent.
+goes through `start`. The child dies with its parent, leaves no core file, and has limits: wall time and
+what it may write, watched by the parent; processor time and memory, held by the kernel.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import resource
 import signal
@@ -26,6 +28,10 @@ from appliance.core.offline import ENVIRONMENT
 from appliance.core.parent import die_with_parent
 
 _ROOT = Path(__file__).resolve().parent.parent
+_MOST_OUTPUT, _MOST_RESULT = 50_000_000, 500_000_000  # bytes of log and of answer
+_TAIL = 4000
+_QUIET = {"GGML_NO_BACKTRACE": "1"}  # else llama.cpp starts a debugger, where there is one, when it aborts
+_AGAIN = "Copy the file again from its source; if that does not help, this version cannot use it."
 
 
 class Child:
@@ -35,9 +41,9 @@ class Child:
         self.doing, self.timeout = doing, timeout
         self._folder = tempfile.TemporaryDirectory(prefix="cloister-")
         folder = Path(self._folder.name)
-        write_json(folder / "call.json", {**call, "parent": os.getpid()})
+        write_json(folder / "call.json", {**call, "parent": os.getpid(), "doing": doing, "timeout": timeout})
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)}
+        environment = {**os.environ, **ENVIRONMENT, **_QUIET, "PYTHONPATH": os.pathsep.join(paths)}
         with (folder / "output.txt").open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "quantize.worker", str(folder)],
@@ -53,16 +59,15 @@ class Child:
 
         Raises:
             ApplianceError: the one that the function raised.
-            EngineFailed: the child crashed, or took longer than its timeout.
+            EngineFailed: the child crashed, went beyond a limit, or gave no answer.
         """
         try:
             while self._process.poll() is None:
                 left = self._ends - time.monotonic()
                 if left <= 0:
-                    raise EngineFailed(
-                        f"{self.doing} took longer than {self.timeout:.0f} s and was stopped.",
-                        "The machine may be overloaded, or the file hostile.",
-                    )
+                    raise self._failed(f"took longer than {self.timeout:.0f} s and was stopped")
+                if self._output.stat().st_size > _MOST_OUTPUT:
+                    raise self._failed("wrote without end and was stopped")
                 try:
                     self._process.wait(min(left, 0.5))
                 except subprocess.TimeoutExpired:
@@ -72,20 +77,31 @@ class Child:
         finally:
             self.close()
 
+    @property
+    def _output(self) -> Path:
+        return Path(self._folder.name) / "output.txt"
+
+    def _failed(self, how: str) -> EngineFailed:
+        return EngineFailed(f"{self.doing} {how}.", _AGAIN)
+
     def _outcome(self) -> Any:
-        folder = Path(self._folder.name)
         code = self._process.returncode
-        if code == 0:
-            return json.loads((folder / "result.json").read_bytes())
-        if (folder / "error.json").exists():
-            told = json.loads((folder / "error.json").read_bytes())
-            raise _error(told)
-        said = (folder / "output.txt").read_text("utf-8", "replace").strip().splitlines()
+        answer = Path(self._folder.name) / ("result.json" if code == 0 else "error.json")
+        if answer.exists():
+            try:
+                if answer.stat().st_size > _MOST_RESULT:
+                    raise ValueError("too long")
+                told = json.loads(answer.read_bytes())
+                failure = _error(told) if code else None
+            except (ValueError, TypeError, KeyError, RecursionError) as problem:
+                raise self._failed("gave an answer that cannot be read") from problem
+            if failure:
+                raise failure
+            return told
+        if code == -signal.SIGXCPU:
+            raise self._failed("used up its processor time and was stopped")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        raise EngineFailed(
-            f"{self.doing} crashed ({how}): {' | '.join(said[-3:])[-500:]}",
-            "The file is damaged or of a kind this version does not know.",
-        )
+        raise self._failed(f"crashed ({how}): {_last_words(self._output)}")
 
     def close(self) -> None:
         """End the child if it still runs, and remove its folder."""
@@ -106,8 +122,8 @@ def start(
 ) -> Child:
     """Begin `function(**arguments)` in a child; `doing` names it in errors.
 
-    `function` stands at the top of a module; arguments and result are JSON. `memory` bounds the
-    child's address space, in bytes.
+    `function` stands at the top of a module; arguments and result are JSON. `timeout` bounds its wall
+    time, in seconds, and its processor time on all cores; `memory` its address space, in bytes.
     """
     named = {"module": function.__module__, "function": function.__name__}
     return Child({**named, "arguments": arguments, "memory": memory}, doing, timeout)
@@ -116,6 +132,13 @@ def start(
 def run(function: Callable[..., Any], /, **arguments: Any) -> Any:
     """`start` and wait. Raises as `Child.result` does."""
     return start(function, **arguments).result()
+
+
+def _last_words(output: Path) -> str:
+    with output.open("rb") as stream:
+        stream.seek(max(0, output.stat().st_size - _TAIL))
+        said = stream.read(_TAIL).decode("utf-8", "replace").strip().splitlines()
+    return " | ".join(said[-3:])[-500:]
 
 
 def _error(told: dict[str, str]) -> ApplianceError:
@@ -132,6 +155,8 @@ def main(folder: Path) -> int:
     if not die_with_parent(call["parent"]):
         return 1
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    seconds = math.ceil(call["timeout"] * len(os.sched_getaffinity(0))) + 5
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     if call["memory"]:
         resource.setrlimit(resource.RLIMIT_AS, (call["memory"], call["memory"]))
     function = getattr(importlib.import_module(call["module"]), call["function"])
@@ -140,6 +165,10 @@ def main(folder: Path) -> int:
     except ApplianceError as problem:
         told = {"kind": type(problem).__name__, "message": problem.message, "hint": problem.hint}
         write_json(folder / "error.json", told)
+        return 1
+    except MemoryError:
+        told = {"kind": "NoRoom", "message": f"{call['doing']} needs more memory than it may have."}
+        write_json(folder / "error.json", {**told, "hint": "Stop other programs, or use a larger machine."})
         return 1
     return 0
 

@@ -274,7 +274,7 @@ class Session:
     def import_model(self, source: Path, name: str) -> Model:
         """Import a base folder or a GGUF file, after checking it."""
         if source.suffix == ".gguf":
-            from quantize.header import check_gguf
+            from quantize.foreign import check_gguf
 
             return importing.import_gguf(self.home, source, name, check=check_gguf, who=self.who)
         from quantize.origin import check_base

@@ -100,6 +100,7 @@ class LlamaFile:
     sequence may fill all of them). `exact` keeps the KV cache in F32 and turns flash attention
     off, for comparisons with another implementation. `vocab_only` loads no weights: `ctx` is None.
     `watch` (a ggml_backend_sched_eval_callback) sees every node of the graph as it is computed.
+    `check` reads all weights and refuses those that are no numbers.
 
     Raises:
         NotFound: there is no such file.
@@ -117,6 +118,7 @@ class LlamaFile:
         vocab_only: bool = False,
         exact: bool = False,
         watch: Any = None,
+        check: bool = False,
     ) -> None:
         self.path = Path(path)
         self.model: Any = None
@@ -130,6 +132,7 @@ class LlamaFile:
         _said.clear()
         params = lib.llama_model_default_params()
         params.vocab_only = vocab_only
+        params.check_tensors = check
         self.model = lib.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self.model:
             raise ModelRejected(

@@ -12,6 +12,7 @@ from typing import Any
 
 from appliance.core.errors import ModelRejected
 from appliance.models.encoding import Encoder
+from appliance.models.prompt import check_template
 from appliance.models.safetensors import read_headers
 from appliance.models.task import Task
 
@@ -44,7 +45,8 @@ def check_checkpoint(folder: Path) -> None:
     """Check that `folder` is a whole, plain model: config, tokenizer, chat template, safetensors.
 
     Raises:
-        ModelRejected: pickles, code, an adapter, missing or damaged files, already quantised.
+        ModelRejected: pickles, code, an adapter, missing or damaged files, already quantised, or a chat
+            template that is not allowed.
     """
     if not folder.is_dir():
         raise ModelRejected(f"{folder} is not a folder.", "Point to a model folder, or to a .gguf file.")
@@ -74,7 +76,7 @@ def check_checkpoint(folder: Path) -> None:
         )
     for name in _NEEDED:
         read_json(folder / name)
-    chat_template(folder)
+    check_template(chat_template(folder))
     read_headers(folder)
 
 

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template, TemplateError
 
 from appliance.core.errors import DataRejected, ModelRejected
+from appliance.models.template import allowance, compile_template
 
 _FAILURES = (TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, SyntaxError)
-_sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+_LIMITS = (MemoryError, RecursionError)
 
 
-def _raise(message: str) -> None:
-    raise TemplateError(message)
+@lru_cache(maxsize=16)
+def check_template(template: str) -> Template:
+    """The compiled template, when it is one that models/template.py allows.
+
+    Raises:
+        ModelRejected: it is no template, too large, or uses what is not allowed.
+    """
+    try:
+        return compile_template(template)
+    except (*_FAILURES, *_LIMITS) as problem:
+        raise _unusable(problem) from problem
 
 
-_sandbox.globals["raise_exception"] = _raise
-_sandbox.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
-_compiled = lru_cache(maxsize=16)(_sandbox.from_string)
+def _unusable(problem: BaseException) -> ModelRejected:
+    return ModelRejected(
+        f"The model's chat template cannot be used: {str(problem)[:300] or type(problem).__name__}.",
+        "Use a model whose template takes user and assistant turns.",
+    )
 
 
 def render(
@@ -37,20 +47,19 @@ def render(
     """The prompt text of `messages` (`role`, `content`) under a model's own chat template.
 
     Raises:
-        ModelRejected: the template fails, reaches outside its sandbox, or refuses the messages.
+        ModelRejected: the template is not allowed, fails, refuses the messages, or does too much work.
     """
+    compiled = check_template(template)
     try:
-        return _compiled(template).render(
-            messages=list(messages),
-            bos_token=bos_token,
-            eos_token=eos_token,
-            add_generation_prompt=add_generation_prompt,
-        )
-    except (*_FAILURES, MemoryError, RecursionError) as problem:
-        raise ModelRejected(
-            f"The model's chat template cannot be used: {str(problem) or type(problem).__name__}.",
-            "Use a model whose template takes user and assistant turns.",
-        ) from problem
+        with allowance():
+            return compiled.render(
+                messages=list(messages),
+                bos_token=bos_token,
+                eos_token=eos_token,
+                add_generation_prompt=add_generation_prompt,
+            )
+    except (*_FAILURES, *_LIMITS) as problem:
+        raise _unusable(problem) from problem
 
 
 def segments(

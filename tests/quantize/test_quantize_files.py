@@ -19,7 +19,8 @@ from appliance.core.errors import ConfigWrong, EngineFailed, ModelRejected, NotF
 from appliance.models.llama import LlamaFile
 from quantize import worker
 from quantize.convert import convert
-from quantize.header import check_gguf, read_gguf
+from quantize.foreign import check_gguf
+from quantize.header import read_gguf
 from quantize.kernel import quantize_file
 from quantize.limits import LOSS, limits_with, read_limits, shortfalls
 from quantize.measure import compare, loss_figures, surprise
