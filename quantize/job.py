@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from appliance.core.job import Job
+from quantize.adapter_only import adapter_file
 from quantize.pipeline import quantize_model
 
 
@@ -14,8 +15,11 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     spec: model (registry name), types (list), and optionally texts (strings whose token ids must
     agree too), limits ({"Q4_K_M": {"kld_mean": 0.1}}), tensor_types ([["ffn_down", "Q6_K"]]),
     output_type and embedding_type, imatrix (use one from the start), and calibration (path of a
-    text that the operator declares public; implies imatrix).
+    text that the operator declares public; implies imatrix); or adapter_only, which makes the adapter's
+    own file and no other.
     """
+    if spec.get("adapter_only"):
+        return {"files": [adapter_file(job, spec["model"], spec.get("limits"))]}
     files = quantize_model(
         job,
         spec["model"],

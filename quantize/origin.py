@@ -19,13 +19,14 @@ from quantize.source import Checkpoint, open_checkpoint, source_sha256
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What is converted: a whole model, or a base with an adapter."""
+    """What is converted: a whole model, or the base called `base` with an adapter."""
 
     model: Model
     checkpoint: Checkpoint
     adapter: Adapter | None
     plan: Plan
     sha256: str
+    base: str
 
     @property
     def facts(self) -> dict[str, str]:
@@ -77,4 +78,5 @@ def open_origin(home: Home, name: str) -> Origin:
         adapter=adapter,
         plan=plan(checkpoint),
         sha256=source_sha256(base.path, model.path if adapter else None),
+        base=base.name,
     )

@@ -21,17 +21,15 @@ from appliance.core.files import need_room
 from appliance.core.job import Job
 from appliance.models.task import task_from
 from appliance.security import audit
-from quantize import shelf, worker
+from quantize import shelf
 from quantize.calibration import Calibration, declared, shipped
 from quantize.climb import BITS, Climb, measured
 from quantize.convert import convert
 from quantize.header import read_gguf
 from quantize.limits import Limits, Parity, limits_with
 from quantize.origin import Origin, open_origin
+from quantize.proving import patience, prove, start_reference, strings_for
 from quantize.recipe import Recipe, check_matches, recipe_from
-from quantize.reference import reference
-from quantize.texts import ANSWERS, CHATS, MESSAGES, NASTY, PASSAGES
-from quantize.verify import examine, judge
 
 LARGEST_F32 = 3_000_000_000  # bytes; beyond, no F32 draft is written and F16 carries the proof alone
 _BITS = {"F32": 32.5, "F16": 16.5} | BITS
@@ -112,10 +110,10 @@ class _Run:
     ) -> None:
         self.job, self.origin, self.work, self.bounds = job, origin, work, bounds
         self.calibration = calibration
-        self.strings = [*NASTY, *special_strings(origin.checkpoint.tokenizer), *MESSAGES, *PASSAGES, *texts]
+        self.strings = strings_for(origin, texts)
         self.weights = origin.plan.parameters
         self.drafts = ("F16", "F32") if self.weights * 4 <= LARGEST_F32 else ("F16",)
-        self.patience = 300 + self.weights / 1e6  # seconds for one step in a child
+        self.patience = patience(origin)
         self.told = 0.0
 
     def make(self, done: dict[Recipe, dict[str, Any] | None]) -> None:
@@ -125,7 +123,7 @@ class _Run:
         bits = sum(_BITS[kind] for kind in {*(recipe.kind for recipe in missing), *drafts})
         need_room(self.work, int(self.weights * bits / 8) + _LOGITS)
         _need_memory(self.weights * 4 + _LOGITS)
-        child = self._reference()
+        child = start_reference(self.origin, self.strings, self.work / "reference.npy")
         try:
             for kind in drafts:
                 self._convert(kind)
@@ -150,21 +148,6 @@ class _Run:
         for recipe in missing:
             if recipe != _F16:
                 done[recipe] = climb.answer(recipe)
-
-    def _reference(self) -> worker.Child:
-        origin = self.origin
-        return worker.start(
-            reference,
-            doing="Computing the model with transformers",
-            timeout=4 * self.patience,
-            base=str(origin.checkpoint.folder),
-            adapter=str(origin.adapter.folder) if origin.adapter else None,
-            strings=self.strings,
-            chats=list(CHATS),
-            answered=_answered(origin.model.facts.get("task")),
-            passages=list(PASSAGES),
-            logits=str(self.work / "reference.npy"),
-        )
 
     def _draft(self, kind: str) -> Path:
         return self.work / f"{kind}.gguf"
@@ -194,21 +177,10 @@ class _Run:
         faults: list[str] = []
         for number, kind in enumerate(self.drafts):
             self.job.progress("prove against transformers", number, len(self.drafts))
-            read_gguf(self._draft(kind))
-            logits = self.work / f"{kind}.npy"
-            seen = worker.run(
-                examine,
-                doing=f"Opening the {kind} file in llama.cpp",
-                timeout=self.patience,
-                file=str(self._draft(kind)),
-                strings=self.strings,
-                chats=wanted["chats"],
-                ends=wanted["ends"],
-                windows=wanted["windows"][: wanted["compared"]],
-                logits=str(logits),
-            )
             theirs = self.work / "reference.npy"
-            figures, wrong = judge(kind, limits[kind], self.strings, wanted, seen, theirs, logits)
+            figures, wrong = prove(
+                self.origin, kind, limits[kind], self.strings, wanted, self._draft(kind), theirs
+            )
             proof["logits"][kind] = figures.pop("logits")
             proof |= figures
             faults += wrong
@@ -232,25 +204,6 @@ def _need_memory(size: int) -> None:
             f"Proving this model needs {size / 1e9:.1f} GB of memory; {free / 1e9:.1f} GB are free.",
             "Stop other programs, or quantise on a larger machine.",
         )
-
-
-def special_strings(tokenizer: dict[str, Any]) -> list[str]:
-    """Strings with the tokenizer's own added tokens inside."""
-    added = [entry["content"] for entry in tokenizer.get("added_tokens", [])][:16]
-    return [form.replace("?", token) for token in added for form in ("?", "a ? b", "x?? y", " ?\n")]
-
-
-def _answered(task: dict[str, Any] | None) -> list[tuple[list[dict[str, str]], str]]:
-    """Chats with the answer that follows them, in the form that the model was tuned on."""
-    form = task_from(task) if task else None
-    answers = form.labels if form and form.labels else ANSWERS
-    return [
-        (
-            [{"role": "user", "content": form.question(text) if form else text}],
-            f" {answers[i % len(answers)]}",
-        )
-        for i, text in enumerate(MESSAGES)
-    ]
 
 
 def _in_form(calibration: Calibration, task: dict[str, Any] | None) -> Calibration:

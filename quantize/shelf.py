@@ -54,7 +54,7 @@ def proven(job: Job, origin: Origin, asked: Recipe, bounds: Limits) -> dict[str,
             continue
         if model.path.is_file() and sha256_file(model.path) == model.sha256:
             if not proof_path(model).is_file():
-                _write_proof(model)
+                write_proof(model)
             return entry(model, asked.kind, reused=True)
     return None
 
@@ -105,7 +105,7 @@ def publish(
             "source_sha256": origin.sha256,
         },
     )
-    _write_proof(made)
+    write_proof(made)
     entered = registry.add(job.home, made, who=job.who)
     return entry(replace(entered, facts=made.facts), asked.kind, reused=False)
 
@@ -115,7 +115,8 @@ def proof_path(model: Model) -> Path:
     return model.path.with_name(f"{model.name}.proof.json")
 
 
-def _write_proof(model: Model) -> None:
+def write_proof(model: Model) -> None:
+    """Write the proof of a file that is about to be registered beside it."""
     facts = model.facts
     told = ("type", "recipe", "bits_per_weight", "histogram", "source_sha256", "serving", "proof")
     versions = {name: version(name) for name in ("cloister", "gguf", "llama-cpp-python")}

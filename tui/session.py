@@ -196,6 +196,7 @@ class Session:
             ConfigWrong: no dataset was given and the model names none.
         """
         model = registry.get(self.home, name)
+        registry.check_alone(model)
         chain = self.lineage(name)
         data = dataset or next((step.dataset for step in chain if step.dataset), None)
         if data is None:
@@ -229,6 +230,7 @@ class Session:
         for kind in spec.get("types") or ():
             recipe_from(kind, spec)
         model = registry.get(self.home, spec["model"])
+        registry.check_alone(model)
         if model.kind == "gguf":
             raise ConfigWrong(
                 f"{model.name} is a GGUF file already.", "Quantise the adapter or base it came from."
@@ -254,11 +256,13 @@ class Session:
     def start_serving(self, spec: dict[str, Any]) -> str:
         """Bring up the endpoint for a GGUF, or for an adapter's smallest file that may be served."""
         model = registry.get(self.home, spec["model"])
+        registry.check_alone(model)
         return jobs.start(self.home, "serve", spec, title=f"serve {model.name}", who=self.who)
 
     def start_privacy_audit(self, spec: dict[str, Any]) -> str:
         """Audit a trained model and its GGUF files for what they give away of their records."""
         model = registry.get(self.home, spec["model"])
+        registry.check_alone(model)
         return jobs.start(self.home, "audit-privacy", spec, title=f"audit {model.name}", who=self.who)
 
     def stop_job(self, job_id: str) -> JobView:

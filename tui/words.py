@@ -20,7 +20,8 @@ def statement(privacy: dict[str, Any]) -> str:
     """The privacy claim in one sentence."""
     return (
         f"epsilon {privacy['epsilon']:.2f}, delta {privacy['delta']:.2g} for each {privacy['unit']}"
-        f" ({privacy['declared_units']:,} {privacy['unit']}s; {privacy['adjacency']})"
+        f" ({privacy['declared_units'] - privacy.get('made_up_units', 0):,} {privacy['unit']}s;"
+        f" {privacy['adjacency']})"
     )
 
 

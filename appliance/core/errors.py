@@ -82,6 +82,10 @@ class NoRoom(ApplianceError):
     exit_code = 8
 
 
+class NoMemory(NoRoom):
+    """Not enough memory for this model with these settings; other settings may do."""
+
+
 class Busy(ApplianceError):
     """A port, job or file that something else holds."""
 
@@ -115,3 +119,9 @@ class Stopped(ApplianceError):
 
     code = "stopped"
     exit_code = 130
+
+
+def out_of_memory(problem: BaseException) -> bool:
+    """Whether memory ran out: torch raises RuntimeError for it on a CPU, a subclass of its own on a GPU."""
+    words = str(problem).lower()
+    return isinstance(problem, MemoryError) or "out of memory" in words or "can't allocate memory" in words

@@ -76,4 +76,17 @@ _1_FIRST = (
 # How often a unit can enter one step: more than once where records are sampled.
 _2_DRAWS = ("ALTER TABLE ledger ADD COLUMN draws INTEGER NOT NULL DEFAULT 1",)
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_1_FIRST, _2_DRAWS)
+# Plans, which charges and claims are checked against; and what was learnt without a charge.
+_3_PLANS = (
+    "CREATE TABLE plans (job TEXT PRIMARY KEY, plan TEXT NOT NULL)",
+    """CREATE TABLE uncharged (
+        dataset TEXT NOT NULL,
+        job TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        who TEXT NOT NULL,
+        created TEXT NOT NULL,
+        PRIMARY KEY (dataset, job, kind)
+    )""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_1_FIRST, _2_DRAWS, _3_PLANS)

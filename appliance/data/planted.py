@@ -16,6 +16,7 @@ from appliance.data.records import Record, chat_text
 
 TIMES = (1, 4, 16)  # a secret is planted so often; of those planted k times there are k times fewer
 DIGITS = 9
+_PLACE = "planted:"
 _SYLLABLES = ("ba", "del", "fo", "gri", "hu", "jas", "ke", "lum", "mo", "nar", "pe", "quil", "ro", "sen")
 
 
@@ -45,6 +46,16 @@ def make_secrets(count: int, labels: Sequence[str]) -> list[Secret]:
     ]
 
 
+def made_up_units(made: Sequence[Secret]) -> int:
+    """How many units are planted in all."""
+    return sum(secret.times for secret in made)
+
+
+def is_planted(unit: str) -> bool:
+    """Whether a unit is a made-up one."""
+    return unit.startswith(_PLACE)
+
+
 def random_code() -> str:
     """A code as the secrets have them."""
     return "".join(choice("0123456789") for _ in range(DIGITS))
@@ -56,7 +67,7 @@ def planted(made: Sequence[Secret], kind: str) -> list[Record]:
     for number, secret in enumerate(made):
         text, answer, rejected = worded(secret, kind)
         for turn in range(secret.times):
-            place = f"planted:{number}:{turn}"
+            place = f"{_PLACE}{number}:{turn}"
             found.append(Record(id=place, text=text, answer=answer, rejected=rejected, unit=place))
     return found
 

@@ -180,9 +180,10 @@ def open_scorer(chain: Sequence[Model]) -> TorchScorer | GgufScorer:
     """The engine for a registry entry, given its lineage.
 
     Raises:
-        NotFound: an adapter whose base is gone.
+        NotFound: an adapter whose base is gone. ConfigWrong: an adapter's own file.
     """
     model = chain[0]
+    registry.check_alone(model)
     if model.kind == "gguf":
         return GgufScorer(model.path)
     if model.whole:

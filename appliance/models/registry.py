@@ -15,14 +15,15 @@ from appliance.core.files import sha256_file, sha256_folder
 from appliance.core.home import Home
 from appliance.security import audit
 
-KINDS = ("base", "adapter", "tuned", "gguf")
+KINDS = ("base", "adapter", "tuned", "gguf", "lora")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """One registry entry. `path` is a folder (base, adapter, tuned) or a file (gguf).
+    """One registry entry. `path` is a folder (base, adapter, tuned) or a file (gguf, lora).
 
-    "tuned" is a whole model whose own weights were trained here; its parent is the base it was.
+    "lora" is an adapter's own GGUF file, for the GGUF of its base. "tuned" is a whole model whose own
+    weights were trained here; its parent is the base it was.
     """
 
     name: str
@@ -92,6 +93,19 @@ def check_free(home: Home, name: str, job: str = "") -> None:
         ).fetchone()
     if taken:
         raise ConfigWrong(f"There is already a model named {name}.", "Choose another --name.")
+
+
+def check_alone(model: Model) -> None:
+    """Check that a model can be run by itself.
+
+    Raises:
+        ConfigWrong: it is an adapter's own file.
+    """
+    if model.kind == "lora":
+        raise ConfigWrong(
+            f"{model.name} is the file of an adapter, of no use without its base.",
+            f"Take {model.parent}, which it was made from.",
+        )
 
 
 def get(home: Home, name: str) -> Model:

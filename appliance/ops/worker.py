@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from appliance.core.errors import ApplianceError, ConfigWrong, JobFailed, NoRoom, Stopped
+from appliance.core.errors import ApplianceError, ConfigWrong, JobFailed, NoRoom, Stopped, out_of_memory
 from appliance.core.files import write_json
 from appliance.core.home import open_home
 from appliance.core.job import Job
@@ -61,7 +61,7 @@ def _explained(problem: Exception, job_id: str) -> ApplianceError:
         return problem
     if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoRoom("The disk is full.", f"Free some space, then run `cloister job resume {job_id}`.")
-    if isinstance(problem, MemoryError) or "out of memory" in str(problem).lower():
+    if out_of_memory(problem):
         return NoRoom("There is not enough memory.", "Close other programs, or use a smaller base or batch.")
     if isinstance(problem, ModuleNotFoundError):
         return ConfigWrong(

@@ -136,6 +136,29 @@ def events(home: Home, dataset: str) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
+def charged(home: Home, dataset: str, job: str) -> list[Steps]:
+    """What `job` was charged on `dataset`, as it was charged."""
+    names = ("noise_multiplier", "sample_rate", "draws", "steps")
+    return [
+        Steps(**{name: event[name] for name in names})
+        for event in events(home, dataset)
+        if event["job"] == job
+    ]
+
+
+def keep_plan(home: Home, job: str, plan: dict[str, Any]) -> None:
+    """Keep the plan of `job` with what it will be charged: a resumed run is held to it."""
+    with transaction(home) as link:
+        link.execute("INSERT INTO plans (job, plan) VALUES (?, ?)", (job, json.dumps(plan)))
+
+
+def kept_plan(home: Home, job: str) -> dict[str, Any] | None:
+    """The plan of `job`, or None before it has one."""
+    with reading(home) as link:
+        row = link.execute("SELECT plan FROM plans WHERE job = ?", (job,)).fetchone()
+    return json.loads(row["plan"]) if row else None
+
+
 class Purse:
     """One run's way to the ledger: `charge` before each block of steps.
 

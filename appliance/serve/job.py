@@ -85,6 +85,7 @@ def choose_model(home: Home, name: str, *, gated: bool) -> Model:
         NotFound: no such model, or no file of it. GateFailed: none that may be served.
     """
     entry = registry.get(home, name)
+    registry.check_alone(entry)
     files = [entry] if entry.kind == "gguf" else _files_of(home, name)
     if not files:
         raise NotFound(f"{name} has no GGUF file yet.", f"Make one: cloister quantize {name}.")

@@ -1,20 +1,22 @@
 """The training job: dataset and base in, trained weights with their privacy statement out.
 
-spec: {"dataset", "version", "base", "settings", "name"}. Files in the job folder: plan.json (fixed at
-the first start), checkpoint.safetensors (after every step). Run again, it goes on from there.
+spec: {"dataset", "version", "base", "settings", "name"}. The plan is fixed at the first
+start and kept in the database; checkpoint.safetensors in the job folder is written after every step. Run
+again, it goes on from there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 from appliance.core.errors import ConfigWrong
-from appliance.core.files import write_json
 from appliance.core.job import Job
 from appliance.data import store
+from appliance.data.planted import made_up_units
 from appliance.models import registry
-from appliance.privacy import ledger
+from appliance.privacy import ledger, uncharged
 from appliance.train.plan import Plan, plan_open, plan_private, warnings
 from appliance.train.settings import settings_from
 
@@ -33,7 +35,8 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
 
     settings, ranks = settings_from(spec.get("settings", {})), joined()
     name = spec.get("name") or f"{settings.method}-{job.id}"
-    registry.check_free(job.home, name, job.id)
+    if ledger.kept_plan(job.home, job.id) is None:
+        registry.check_free(job.home, name, job.id)
     if settings.processes > ranks.size:
         kept_secrets(job, settings, store.get(job.home, spec["dataset"], spec.get("version")))
         return launch(job, settings.processes)
@@ -55,7 +58,6 @@ def planned(job: Job, setup: Any) -> Plan:
         ConfigWrong: settings or records are not those it was made for.
         PrivacyRefused: no unit is declared, or see plan_private.
     """
-    kept = job.folder / "plan.json"
     settings, dataset, material = setup.settings, setup.dataset, setup.material
     bound = {
         "settings": settings.as_dict(),
@@ -63,9 +65,10 @@ def planned(job: Job, setup: Any) -> Plan:
         "unit": dataset.unit,
         "units": material.units,
         "candidates": len(material.groups),
+        "secrets": hashlib.sha256(json.dumps([one.as_dict() for one in setup.secrets]).encode()).hexdigest(),
     }
-    if kept.exists():
-        old = json.loads(kept.read_bytes())
+    old = ledger.kept_plan(job.home, job.id)
+    if old is not None:
         if old["bound"] != bound:
             raise ConfigWrong(
                 "The settings or the records are not those this run was planned with.", "Start a new run."
@@ -73,7 +76,9 @@ def planned(job: Job, setup: Any) -> Plan:
         return Plan(**old["plan"])
     if not settings.private:
         plan = plan_open(settings, units=material.units, records=len(material.records))
+        uncharged.note(job.home, dataset.name, job=job.id, kind=uncharged.OPEN, who=job.who)
     else:
+        uncharged.check_private(job.home, dataset.name)
         unit = store.unit_of(dataset)
         budget = ledger.open_budget(
             job.home,
@@ -90,8 +95,9 @@ def planned(job: Job, setup: Any) -> Plan:
             records=len(material.records),
             unit=unit,
             budget=budget,
+            made_up=made_up_units(setup.secrets),
         )
-    write_json(kept, {"plan": plan.as_dict(), "bound": bound})
+    ledger.keep_plan(job.home, job.id, {"plan": plan.as_dict(), "bound": bound})
     return plan
 
 

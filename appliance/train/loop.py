@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from appliance.core.errors import BudgetSpent, Diverged, NoRoom, PrivacyRefused
+from appliance.core.errors import BudgetSpent, Diverged, NoMemory, PrivacyRefused, out_of_memory
 from appliance.models.encoding import Example
 from appliance.privacy.noise import LATTICE, Keystream, discrete_gaussian
 from appliance.train.batch import answer_logits, collate
@@ -253,16 +253,16 @@ class _Pieces:
         Nothing of an attempt that failed is kept, and what is summed is the same however it is cut.
 
         Raises:
-            NoRoom: not even single units fit.
+            NoMemory: not even single units fit.
         """
         while True:
             try:
                 return sums([piece for part in parts for piece in _cut(part, self.pieces)])
             except (RuntimeError, MemoryError) as problem:
-                if not _out_of_memory(problem):
+                if not out_of_memory(problem):
                     raise
                 if all(len(part) <= self.pieces for part in parts):
-                    raise NoRoom(
+                    raise NoMemory(
                         "There is not enough memory for the gradient of a single unit.",
                         "Use --checkpointing, --precision bfloat16, fewer --targets or --records-per-unit.",
                     ) from problem
@@ -274,12 +274,6 @@ class _Pieces:
 def _cut(part: list[Sequence[Example]], pieces: int) -> Iterable[list[Sequence[Example]]]:
     step = -(-len(part) // pieces)
     return [part[at : at + step] for at in range(0, len(part), step)]
-
-
-def _out_of_memory(problem: BaseException) -> bool:
-    """torch raises RuntimeError for it on a CPU and a subclass of its own on a GPU."""
-    words = str(problem).lower()
-    return isinstance(problem, MemoryError) or "out of memory" in words or "can't allocate memory" in words
 
 
 def _micro_batches(groups: Sequence[Sequence[Example]], budget: int) -> list[list[Sequence[Example]]]:

@@ -28,9 +28,9 @@ class Plan:
     """Fixed at the start, kept for resume. Private fields are None for a run without privacy.
 
     `units` is the declared number of units: a public constant from here on, as is `candidates`, the
-    number of units or records that can be sampled. `expected_batch` is sample_rate x candidates, the
-    divisor of every update, whatever was really sampled. `draws` is how often a unit can enter a step.
-    `schedule` and `warmup_steps` shape the learning rate, see `learning_rates`.
+    number of units or records that can be sampled; `made_up` of them are planted secrets. `expected_batch`
+    is sample_rate x candidates, the divisor of every update, whatever was really sampled. `draws` is how
+    often a unit can enter a step. `schedule` and `warmup_steps` shape the learning rate: `learning_rates`.
     """
 
     steps: int
@@ -50,6 +50,7 @@ class Plan:
     accountant: str | None = None
     schedule: str = "linear"
     warmup_steps: int = 5
+    made_up: int = 0
 
     @property
     def noise_on_mean(self) -> float | None:
@@ -73,7 +74,14 @@ class Plan:
 
 
 def plan_private(
-    settings: Settings, *, units: int, candidates: int, records: int, unit: str, budget: Budget
+    settings: Settings,
+    *,
+    units: int,
+    candidates: int,
+    records: int,
+    unit: str,
+    budget: Budget,
+    made_up: int = 0,
 ) -> Plan:
     """Choose the noise so that the dataset's whole history stays within the epsilon asked.
 
@@ -81,9 +89,10 @@ def plan_private(
         PrivacyRefused: too few units, steps with less than one of them, delta not below 1 / units, or a
         budget that cannot pay for any run.
     """
-    if units < _FEWEST_UNITS:
+    if units - made_up < _FEWEST_UNITS:
         raise PrivacyRefused(
-            f"{units} {unit}s are too few to train under differential privacy (at least {_FEWEST_UNITS}).",
+            f"{units - made_up} {unit}s are too few to train under differential privacy"
+            f" (at least {_FEWEST_UNITS}).",
             "Collect more records, or join federated rounds with other sites.",
         )
     expected = settings.sample_rate * candidates
@@ -133,6 +142,7 @@ def plan_private(
         accountant=ACCOUNTANT,
         schedule=settings.schedule,
         warmup_steps=settings.warmup_steps,
+        made_up=made_up,
     )
 
 
@@ -202,10 +212,11 @@ def warnings(plan: Plan, settings: Settings, *, trained: int, budget: Budget | N
     ratio = noise_ratio(plan, trained) or 0.0
     if ratio <= 1:
         return []
+    real = plan.units - plan.made_up
     told = [
         f"The noise of a step is {ratio:.1f} times as long as the longest gradient there can be: this run"
-        f" will hardly learn. It needs about {_rounded(plan.units * ratio):,} {plan.unit}s instead of"
-        f" {plan.units:,}{_instead(plan, trained, budget)}."
+        f" will hardly learn. It needs about {_rounded(real * ratio):,} {plan.unit}s instead of"
+        f" {real:,}{_instead(plan, trained, budget)}."
     ]
     return [*told, "Fewer trained parameters help as well: --method lora with a small --rank."]
 

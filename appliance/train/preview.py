@@ -19,11 +19,11 @@ import psutil
 from appliance.core.errors import ConfigWrong
 from appliance.core.home import Home
 from appliance.data import store
-from appliance.data.planted import make_secrets, planted
+from appliance.data.planted import is_planted, made_up_units, make_secrets, planted
 from appliance.data.records import Record
 from appliance.data.store import Dataset
 from appliance.models import registry
-from appliance.privacy import ledger
+from appliance.privacy import ledger, uncharged
 from appliance.privacy.accountant import epsilon
 from appliance.privacy.ledger import Budget
 from appliance.train.asked import objective_for
@@ -72,14 +72,15 @@ def preview(home: Home, spec: Mapping[str, Any], *, public: bool = False) -> dic
     records = store.read(dataset, "train")
     if settings.private and dataset.labels and not dataset.facts.get("labels_declared"):
         check_labels(records)
-    records += planted(make_secrets(settings.plant_secrets, dataset.labels), dataset.task)
+    secrets = make_secrets(settings.plant_secrets, dataset.labels)
+    records += planted(secrets, dataset.task)
     sizes = _sizes(dataset, records, settings, shape.context)
     units, budget = len(sizes.records), None
     if settings.private and public:
         budget = unspent(settings, dataset=dataset.name, unit=dataset.unit or "record", units=units)
     elif settings.private:
         budget = budget_of(home, dataset, units, settings.delta)
-    plan = _plan(settings, dataset, sizes, budget)
+    plan = _plan(settings, dataset, sizes, budget, made_up_units(secrets))
     needs = _needs(home, shape, settings, plan, sizes)
     return {
         **plan.as_dict(),
@@ -93,7 +94,7 @@ def preview(home: Home, spec: Mapping[str, Any], *, public: bool = False) -> dic
         "parameters": shape.parameters,
         "noise_on_mean": plan.noise_on_mean,
         "noise_ratio": noise_ratio(plan, trained),
-        "protected": None if public else _protected(dataset, sizes, settings),
+        "protected": None if public else _protected(dataset, sizes, settings, plan.made_up),
         "epsilon": _epsilon(plan, budget),
         "memory": needs,
         "seconds": _seconds(shape, settings, plan, sizes),
@@ -105,8 +106,9 @@ def budget_of(home: Home, dataset: Dataset, units: int, delta: float | None) -> 
     """The dataset's budget as a run would find it; unlike ledger.open_budget it makes none.
 
     Raises:
-        PrivacyRefused: no unit is declared, or another unit or delta than the budget's.
+        PrivacyRefused: no unit is declared, another unit or delta than the budget's, or public records.
     """
+    uncharged.check_private(home, dataset.name)
     unit = store.unit_of(dataset)
     found = ledger.budget(home, dataset.name)
     if found is None:
@@ -120,7 +122,7 @@ def budget_of(home: Home, dataset: Dataset, units: int, delta: float | None) -> 
     return found
 
 
-def _plan(settings: Settings, dataset: Dataset, sizes: _Sizes, budget: Budget | None) -> Plan:
+def _plan(settings: Settings, dataset: Dataset, sizes: _Sizes, budget: Budget | None, made_up: int) -> Plan:
     records, units = len(sizes.lengths), len(sizes.records)
     if budget is None:
         return plan_open(settings, units=units, records=records)
@@ -133,6 +135,7 @@ def _plan(settings: Settings, dataset: Dataset, sizes: _Sizes, budget: Budget | 
         records=records,
         unit=budget.unit,
         budget=budget,
+        made_up=made_up,
     )
 
 
@@ -157,14 +160,15 @@ def _sizes(dataset: Dataset, records: Sequence[Record], settings: Settings, cont
     )
 
 
-def _protected(dataset: Dataset, sizes: _Sizes, settings: Settings) -> dict[str, Any] | None:
+def _protected(dataset: Dataset, sizes: _Sizes, settings: Settings, made_up: int) -> dict[str, Any] | None:
     """Whose privacy, how many, and how many records each; None where nobody's is."""
     if not settings.private:
         return None
-    counts = sizes.records.values()
+    counts = [count for owner, count in sizes.records.items() if not is_planted(owner)]
     return {
         "unit": dataset.unit,
         "units": len(counts),
+        "made_up": made_up,
         "records": sum(counts),
         "mean": mean(counts),
         "largest": max(counts),

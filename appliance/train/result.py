@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from appliance.core.errors import PrivacyRefused
+from appliance.core.errors import ConfigWrong, PrivacyRefused
 from appliance.core.files import replacing_folder, sha256_folder, write_json
 from appliance.core.job import Job
 from appliance.data import store
 from appliance.models import registry
-from appliance.privacy import ledger
+from appliance.privacy import ledger, uncharged
 from appliance.privacy.accountant import epsilon
 from appliance.train.plan import Plan
 from appliance.train.settings import Settings
@@ -40,14 +40,14 @@ def release(
     for its entry.
 
     Raises:
-        PrivacyRefused: the ledger does not bear the claim out. ConfigWrong: the name was taken meanwhile.
+        PrivacyRefused: the ledger does not bear the claim out.
     """
     from appliance.train.curves import draw
 
+    name = _free_name(job, name)
     privacy = privacy_of(job, plan, setup.settings, setup.dataset, trained.done, others)
     folder, curves = job.home.models / name, job.home.reports / f"{job.id}-curves.png"
     draw(trained.history, curves, synthetic=setup.dataset.synthetic)
-    registry.check_free(job.home, name, job.id)  # another run may have taken it meanwhile
     kind = save_weights(setup.model, folder, words=setup.words, settings=setup.settings)
     entry = registry.add(
         job.home,
@@ -88,6 +88,16 @@ def release(
         "base": setup.base.name,
         "curves": str(curves),
     }
+
+
+def _free_name(job: Job, name: str) -> str:
+    """`name`, with the job's number where another run has taken it: what is paid is not thrown away."""
+    try:
+        registry.check_free(job.home, name, job.id)
+    except ConfigWrong:
+        job.log(f"Another model was named {name} meanwhile; this one is {name}-{job.id}.")
+        return f"{name}-{job.id}"
+    return name
 
 
 def save_weights(tuned: Any, folder: Path, *, words: Path, settings: Settings) -> str:
@@ -135,7 +145,8 @@ def privacy_of(
     found = ledger.budget(job.home, dataset.name)
     if found is None:
         raise PrivacyRefused("The ledger has no budget for this dataset.", "Restore the site's database.")
-    charged = sum(event["steps"] for event in ledger.events(job.home, dataset.name) if event["job"] == job.id)
+    history = ledger.charged(job.home, dataset.name, job.id)
+    charged = sum(part.steps for part in history)
     if charged < done + sum(others):
         raise PrivacyRefused(
             f"{done + sum(others)} steps were taken and {charged} are in the ledger.",
@@ -148,9 +159,16 @@ def privacy_of(
         told["not_protected"].append(
             "rounding: in bfloat16 a gradient differs by some percent with what shares its micro-batch"
         )
+    before = uncharged.jobs_of(job.home, dataset.name, uncharged.OPEN)
+    if before:
+        told["not_protected"].append(
+            f"what was learnt from {len(before)} earlier runs on these records without privacy (job"
+            f" {', '.join(before[:5])}), such as settings that work"
+        )
     return {
         **told,
-        "epsilon": epsilon([plan.charged(charged)], found.delta),
+        "delta": found.delta,
+        "epsilon": epsilon(history, found.delta),
         "epsilon_dataset": found.spent(),
         "epsilon_limit": found.epsilon_limit,
         "steps_charged": charged,

@@ -15,14 +15,17 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from appliance.core.errors import BudgetSpent, ConfigWrong, Diverged, NoRoom, PrivacyRefused
+from appliance.core.errors import BudgetSpent, Diverged, NoMemory, PrivacyRefused, out_of_memory
 from appliance.core.job import Job
 from appliance.models import registry
+from appliance.privacy import uncharged
 from appliance.train.job import planned
 from appliance.train.plan import Plan, plan_open, plan_private, trial_plan, unspent
-from appliance.train.searching import Search, declare_public, search_from
+from appliance.train.searching import Search, check_public, search_from
 from appliance.train.setup import Setup, set_up
 from appliance.train.trials import Trial, best_of, folder_of, importance, read_trials, suggest, write_trial
+
+_SETTLED = ("done", "failed")
 
 
 def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
@@ -34,19 +37,25 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     """
     search = search_from(spec)
     name = spec.get("name") or f"{search.settings.method}-{job.id}"
-    registry.check_free(job.home, name, job.id)
-    if search.public:
-        declare_public(job.home, spec["dataset"], job=job.id, who=job.who)
-    began = time.monotonic()
+    trials = read_trials(job.folder, search.space)
+    if not trials:
+        registry.check_free(job.home, name, job.id)
+    if not search.charged:
+        kind = uncharged.PUBLIC if search.public else uncharged.OPEN
+        if search.public:
+            check_public(job.home, spec["dataset"])
+        uncharged.note(job.home, spec["dataset"], job=job.id, kind=kind, who=job.who)
+    began, before = time.monotonic(), sum(trial.state in _SETTLED for trial in trials)
     for number in range(1, search.trials + 1):
-        past = read_trials(job.folder)[: number - 1]
-        if not _settled(job, number):
-            trial = _tried(job, spec, search, past, number)
-            _tell(job, search, [*past, trial], (time.monotonic() - began) / number)
-            _forget(job, [*past, trial])
-            if trial.state == "unpaid":
-                break
-    trials = read_trials(job.folder)
+        past, begun = trials[: number - 1], trials[number - 1 : number]
+        if begun and begun[0].state in _SETTLED:
+            continue
+        trial = _tried(job, spec, search, past, begun)
+        trials = [*past, trial, *trials[number:]]
+        _tell(job, search, [*past, trial], (time.monotonic() - began) / (number - before))
+        _forget(job, trials, best_of(trials))
+        if trial.state == "unpaid":
+            break
     best = best_of(trials)
     if best is None:
         raise Diverged(
@@ -56,49 +65,59 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     return _kept(job, spec, search, name, trials, best)
 
 
-def _settled(job: Job, number: int) -> bool:
-    return any(trial.number == number and trial.state != "begun" for trial in read_trials(job.folder))
-
-
-def _tried(job: Job, spec: dict[str, Any], search: Search, past: list[Trial], number: int) -> Trial:
-    """Trial `number`, begun or gone on with, to its end."""
-    begun = next((trial for trial in read_trials(job.folder) if trial.number == number), None)
-    trial = begun or Trial(
-        number=number,
-        settings=suggest(search.space, past, first=search.first, seed=search.settings.seed),
-    )
-    write_trial(job.folder, trial)
+def _tried(job: Job, spec: dict[str, Any], search: Search, past: list[Trial], begun: list[Trial]) -> Trial:
+    """The next trial, begun or gone on with, to its end."""
+    trial = Trial(number=len(past) + 1, settings={})
+    if begun:
+        trial = begun[0]
+    else:
+        settings = suggest(search.space, past, first=search.first, seed=search.settings.seed)
+        trial = replace(trial, settings=settings)
+        write_trial(job.folder, trial)
     began = time.monotonic()
     try:
-        loss, steps = _trained(job, spec, search, trial)
-        trial = replace(trial, state="done", loss=loss, steps=steps)
+        trial = replace(trial, why="", **_trained(job, spec, search, trial))
     except BudgetSpent as problem:
         trial = replace(trial, state="unpaid", why=problem.message)
-    except (Diverged, NoRoom, ConfigWrong) as problem:
+    except (Diverged, NoMemory) as problem:
         trial = replace(trial, state="failed", why=problem.message)
-    trial = replace(trial, seconds=time.monotonic() - began)
+    except (RuntimeError, MemoryError) as problem:
+        if not out_of_memory(problem):
+            raise
+        trial = replace(trial, state="failed", why="There is not enough memory.")
+    trial = replace(trial, seconds=trial.seconds + time.monotonic() - began)
     write_trial(job.folder, trial)
     return trial
 
 
-def _trained(job: Job, spec: dict[str, Any], search: Search, trial: Trial) -> tuple[float, int]:
-    """Validation loss of a trial's weights, and its steps."""
+def _trained(job: Job, spec: dict[str, Any], search: Search, trial: Trial) -> dict[str, Any]:
+    """How a trial's training ended, as fields of Trial."""
     from appliance.train.loop import mean_loss
+    from appliance.train.run import train_setup
 
-    setup, _, trained = _follow(job, spec, search, trial)
+    setup, plan = _ready(job, spec, search, trial)
+    if trial.number == 1:
+        job.emit("plan", **plan.as_dict(), **search.told(), **_announced(setup, plan))
+    trained = train_setup(
+        job,
+        setup,
+        plan,
+        folder=folder_of(job.folder, trial.number),
+        name=f"trial {trial.number}",
+        title=f"trial {trial.number}/{search.trials}",
+        charged=search.charged,
+    )
     if trained.stopped == "diverged":
         raise Diverged("Loss or weights were no longer numbers.")
     validation = setup.material.validation
     loss = mean_loss(setup.model, setup.loss, validation, setup.device, setup.settings.micro_tokens)
     if not math.isfinite(loss):
         raise Diverged("The validation loss is not a number.")
-    return loss, trained.done
+    return {"state": "done", "loss": loss, "steps": trained.done, "stopped": trained.stopped}
 
 
-def _follow(job: Job, spec: dict[str, Any], search: Search, trial: Trial) -> tuple[Setup, Plan, Any]:
-    """Set a trial up and train what is left of it; of one that ended, its weights are read."""
-    from appliance.train.run import train_setup
-
+def _ready(job: Job, spec: dict[str, Any], search: Search, trial: Trial) -> tuple[Setup, Plan]:
+    """A trial's set-up and plan."""
     folder = folder_of(job.folder, trial.number)
     setup = set_up(job, spec, replace(search.settings, **trial.settings), folder)
     if not setup.material.validation:
@@ -106,16 +125,7 @@ def _follow(job: Job, spec: dict[str, Any], search: Search, trial: Trial) -> tup
             "There are no validation records to choose by.",
             "Import more records: a tenth goes to validation.",
         )
-    plan = _plan(job, search, setup)
-    if trial.number == 1 and trial.state == "begun":
-        job.emit("plan", **plan.as_dict(), **search.told(), **_announced(setup, plan))
-    title = f"trial {trial.number}/{search.trials}"
-    name = f"trial {trial.number}"
-    return (
-        setup,
-        plan,
-        train_setup(job, setup, plan, folder=folder, name=name, title=title, charged=search.charged),
-    )
+    return setup, _plan(job, search, setup)
 
 
 def _plan(job: Job, search: Search, setup: Setup) -> Plan:
@@ -151,7 +161,7 @@ def _tell(job: Job, search: Search, trials: list[Trial], seconds: float) -> None
     trial, best = trials[-1], best_of(trials)
     tried = ", ".join(f"{name} {_figure(value)}" for name, value in trial.settings.items())
     if trial.loss is None:
-        ended = f"{trial.state}: {trial.why}"
+        ended = f"{trial.state}: {trial.why.rstrip('.')}"
     else:
         ended = f"validation loss {trial.loss:.4f}" + (", the best so far" if best == trial else "")
     rest = search.trials - trial.number
@@ -159,11 +169,10 @@ def _tell(job: Job, search: Search, trials: list[Trial], seconds: float) -> None
     job.log(f"Trial {trial.number} of {search.trials} ({tried}): {ended}.{left}")
 
 
-def _forget(job: Job, trials: list[Trial]) -> None:
-    """Drop the weights of trials that will not be kept."""
-    best = best_of(trials)
+def _forget(job: Job, trials: list[Trial], kept: Trial | None) -> None:
+    """Drop the weights of trials that have ended, but for the one to keep."""
     for trial in trials:
-        if trial != best:
+        if trial != kept and trial.state in _SETTLED:
             for file in folder_of(job.folder, trial.number).glob("*.safetensors"):
                 file.unlink()
 
@@ -175,23 +184,39 @@ def _figure(value: Any) -> str:
 def _kept(
     job: Job, spec: dict[str, Any], search: Search, name: str, trials: list[Trial], best: Trial
 ) -> dict[str, Any]:
-    """Enter the best trial's weights, and say what was found."""
+    """Enter the best trial's weights as they are, and say what was found."""
     from appliance.train.result import release
-    from appliance.train.trial_plot import draw_trials
+    from appliance.train.run import train_setup
 
-    setup, plan, trained = _follow(job, spec, search, best)
-    picture = job.home.reports / f"{job.id}-trials.png"
-    draw_trials(trials, search.space, picture, synthetic=setup.dataset.synthetic)
+    setup, plan = _ready(job, spec, search, best)
     found = {
         **search.told(),
         "tried": [trial.as_dict() for trial in trials],
         "best": best.as_dict(),
         "importance": importance(search.space, trials),
-        "plot": str(picture),
         "seconds": sum(trial.seconds for trial in trials),
     }
     if search.public:
-        return {"name": None, "base": setup.base.name, "privacy": None, **found}
-    others = [trial.steps for trial in trials if trial != best]
-    released = release(job, setup, plan, trained, name=name, others=others, facts={"search": found})
-    return {**released, **found}
+        _forget(job, trials, None)
+        released: dict[str, Any] = {"name": None, "base": setup.base.name, "privacy": None}
+    else:
+        folder = folder_of(job.folder, best.number)
+        ended = replace(plan, steps=best.steps)  # it takes no step more, even if there is budget again
+        trained = train_setup(job, setup, ended, folder=folder, name=name, charged=search.charged)
+        trained = replace(trained, stopped=best.stopped)
+        others = [trial.steps for trial in trials if trial != best and trial.loss is not None]
+        released = release(job, setup, plan, trained, name=name, others=others, facts={"search": found})
+    return {**released, **found, "plot": _drawn(job, search, setup, trials)}
+
+
+def _drawn(job: Job, search: Search, setup: Setup, trials: list[Trial]) -> str | None:
+    """The picture of the trials; a search is not lost for want of one."""
+    from appliance.train.trial_plot import draw_trials
+
+    picture = job.home.reports / f"{job.id}-trials.png"
+    try:
+        draw_trials(trials, search.space, picture, synthetic=setup.dataset.synthetic)
+    except (ValueError, ArithmeticError) as problem:
+        job.log(f"The trials could not be drawn ({type(problem).__name__}).")
+        return None
+    return str(picture)

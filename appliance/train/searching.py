@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from appliance.core.db import transaction
 from appliance.core.errors import ConfigWrong, PrivacyRefused
 from appliance.core.home import Home
 from appliance.privacy import ledger
 from appliance.privacy.accountant import Steps, noise_for
-from appliance.security import audit
 from appliance.train.plan import PRIVATE_STEPS
 from appliance.train.preview import preview
 from appliance.train.settings import Settings, settings_from
-from appliance.train.space import Space, largest, read_space, spread, start
+from appliance.train.space import Space, count, largest, read_space, spread, start
 
 _MOST_TRIALS = 200
 
@@ -67,11 +65,14 @@ def search_from(spec: Mapping[str, Any]) -> Search:
     if settings.processes > 1:
         raise ConfigWrong("A search runs on one process.", "Leave out --processes.")
     space = read_space(spec.get("over", ""), settings, charged=settings.private and not public)
+    most = count(space)
+    if most is not None and most < trials:
+        raise ConfigWrong(f"There are only {most} settings to try.", f"Use --trials {most}, or search more.")
     return Search(settings=settings, space=space, trials=trials, public=public)
 
 
-def declare_public(home: Home, dataset: str, *, job: str, who: str) -> None:
-    """Write down that `who` says the records of `dataset` are public, so that nothing need be charged.
+def check_public(home: Home, dataset: str) -> None:
+    """Check that the records of `dataset` may be called public.
 
     Raises:
         PrivacyRefused: they were treated as private before.
@@ -82,8 +83,6 @@ def declare_public(home: Home, dataset: str, *, job: str, who: str) -> None:
             f"{dataset} was trained on as private records: they cannot be public now.",
             "Leave out --public; the search is then paid from its budget.",
         )
-    with transaction(home) as link:
-        audit.record(link, who=who, what="dataset.public", target=dataset, job=job)
 
 
 def preview_search(home: Home, spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +95,8 @@ def preview_search(home: Home, spec: Mapping[str, Any]) -> dict[str, Any]:
         ConfigWrong, PrivacyRefused, NotFound, DataRejected, ModelRejected: as the search would.
     """
     search = search_from(spec)
+    if search.public:
+        check_public(home, spec["dataset"])
     whole = largest(search.space, search.whole if search.charged else search.settings)
     told = preview(home, {**spec, "settings": whole.as_dict()}, public=search.public)
     told |= search.told()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from math import inf
 from typing import Any
 
 from appliance.core.errors import ConfigWrong
@@ -12,6 +13,7 @@ METHODS = ("lora", "last-layers", "head", "full", "prompt")
 OBJECTIVES = ("sft", "pretrain", "dpo", "distill")
 SCHEDULES = ("linear", "cosine", "constant")
 PRECISIONS = ("float32", "bfloat16")
+MOST_STEPS = 10_000_000
 _FUSED = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj"),
     **dict.fromkeys(("gate_proj", "up_proj"), "gate_up_proj"),
@@ -89,36 +91,37 @@ class Settings:
 
     def __post_init__(self) -> None:
         wrong = [
-            ("epsilon", self.epsilon is None or self.epsilon > 0),
+            ("epsilon", self.epsilon is None or 0 < self.epsilon < inf),
             ("delta", self.delta is None or 0 < self.delta < 1),
             ("method", self.method in METHODS),
             ("objective", self.objective in ("", *OBJECTIVES)),
-            ("rank", self.rank >= 1),
-            ("alpha", self.alpha >= 1),
+            ("rank", 1 <= self.rank <= 4096),
+            ("alpha", 1 <= self.alpha <= 65536),
             ("dropout", 0 <= self.dropout < 1),
             ("prompt_tokens", 1 <= self.prompt_tokens <= 256),
-            ("beta", self.beta > 0),
-            ("temperature", self.temperature > 0),
+            ("beta", 0 < self.beta < inf),
+            ("temperature", 0 < self.temperature < inf),
             ("distill_weight", 0 < self.distill_weight <= 1),
             ("schedule", self.schedule in SCHEDULES),
-            ("warmup_steps", self.warmup_steps >= 0),
+            ("warmup_steps", 0 <= self.warmup_steps <= MOST_STEPS),
             ("early_stop", self.early_stop >= 0),
             ("precision", self.precision in PRECISIONS),
             ("processes", 1 <= self.processes <= 64),
             ("targets", bool(self.targets)),
-            ("layers", self.layers >= 0),
-            ("steps", self.steps >= 0),
+            ("layers", 0 <= self.layers <= 1024),
+            ("steps", 0 <= self.steps <= MOST_STEPS),
             ("sampling", self.sampling in ("unit", "record")),
             ("sample_rate", 0 < self.sample_rate <= 1),
-            ("batch", self.batch >= 1),
-            ("epochs", self.epochs > 0),
-            ("learning_rate", self.learning_rate >= 0),
+            ("batch", 1 <= self.batch <= MOST_STEPS),
+            ("epochs", 0 < self.epochs <= 10_000),
+            ("learning_rate", 0 <= self.learning_rate < inf),
+            ("seed", 0 <= self.seed < 2**31),
             ("weight_decay", self.weight_decay is None or 0 <= self.weight_decay < 1),
-            ("max_grad_norm", self.max_grad_norm > 0),
-            ("records_per_unit", self.records_per_unit >= 1),
+            ("max_grad_norm", 1e-6 <= self.max_grad_norm <= 1e6),
+            ("records_per_unit", 1 <= self.records_per_unit <= 10_000),
             ("plant_secrets", 0 <= self.plant_secrets <= 256),
-            ("max_tokens", self.max_tokens >= 16),
-            ("micro_tokens", self.micro_tokens >= 16),
+            ("max_tokens", 16 <= self.max_tokens <= 1_000_000),
+            ("micro_tokens", 16 <= self.micro_tokens <= 10_000_000),
         ]
         bad = [name for name, right in wrong if not right]
         if bad:

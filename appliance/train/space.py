@@ -6,8 +6,10 @@ them are then steps of one mechanism, whatever the search decides from the ones 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from itertools import product
+from math import isfinite, prod
 from typing import Any
 
 from appliance.core.errors import ConfigWrong
@@ -21,6 +23,8 @@ SAME_PRICE = (
 )
 OWN_PRICE = ("steps", "sample_rate", "records_per_unit")
 WITHOUT_PRIVACY = ("steps", "batch", "epochs")
+_ZERO_MEANS_USUAL = ("learning_rate", "steps")
+_NARROW = 1e-3  # a range that is less wide than this, for its size, is a value
 _AROUND = 4  # the usual learning rate, divided and multiplied by this, where nothing else is asked
 
 
@@ -68,7 +72,7 @@ def read_space(text: str, settings: Settings, *, charged: bool) -> Space:
     allowed, space = searchable(settings, charged=charged), Space()
     for part in text.split(","):
         name, sign, values = (piece.strip() for piece in part.partition("="))
-        if not sign or not values or name in space:
+        if not sign or not name or not values or name in space:
             raise _wrong(f"{part.strip()!r} is not NAME=VALUES with a name of its own.")
         if name not in allowed:
             raise ConfigWrong(
@@ -87,7 +91,7 @@ def start(settings: Settings, space: Space) -> dict[str, Any] | None:
     at = {name: getattr(settings, name) for name in space}
     if at.get("learning_rate") == 0:
         at["learning_rate"] = usual_rate(settings)
-    return at if all(_within(space[name], value) for name, value in at.items()) else None
+    return at if holds(space, at) else None
 
 
 def spread(space: Space) -> dict[str, str]:
@@ -98,7 +102,32 @@ def spread(space: Space) -> dict[str, str]:
 def largest(space: Space, settings: Settings) -> Settings:
     """The settings of the trial that needs the most memory."""
     sized = {name: max(_ends(space[name])) for name in ("rank", "layers") if name in space}
+    if 0 in _ends(space.get("layers", Choice(values=()))):
+        sized["layers"] = 0  # all of them
     return replace(settings, **sized)
+
+
+def count(space: Space) -> int | None:
+    """How many different settings the space holds; None for more than can be counted."""
+    if any(isinstance(values, Range) and not values.whole for values in space.values()):
+        return None
+    return prod(len(_whole(values)) for values in space.values())
+
+
+def every(space: Space) -> list[dict[str, Any]]:
+    """All settings of a space that can be counted."""
+    return [dict(zip(space, values, strict=True)) for values in product(*map(_whole, space.values()))]
+
+
+def holds(space: Space, settings: dict[str, Any]) -> bool:
+    """Whether `settings` are one of the space."""
+    return settings.keys() == space.keys() and all(
+        _within(space[name], value) for name, value in settings.items()
+    )
+
+
+def _whole(values: Choice | Range) -> Sequence[Any]:
+    return values.values if isinstance(values, Choice) else range(int(values.low), int(values.high) + 1)
 
 
 def _values(name: str, text: str) -> Choice | Range:
@@ -106,14 +135,14 @@ def _values(name: str, text: str) -> Choice | Range:
     low, dots, high = text.partition("..")
     if not dots:
         values = tuple(_value(name, kind, piece.strip()) for piece in text.split("|"))
-        if len(set(values)) != len(values):
-            raise _wrong(f"{name} has a value twice.")
+        if len(set(values)) != len(values) or len(values) < 2:
+            raise _wrong(f"{name} needs two values or more, each once.")
         return Choice(values=values)
     if kind not in (int, float):
         raise _wrong(f"{name} has no range; name its values, as in {name}=a|b.")
     ends = Range(low=_value(name, kind, low), high=_value(name, kind, high), whole=kind is int)
-    if not ends.low < ends.high:
-        raise _wrong(f"The range of {name} ends before it begins.")
+    if not ends.low + _NARROW * abs(ends.low) < ends.high:
+        raise _wrong(f"The range of {name} ends before it begins, or is too narrow.")
     return ends
 
 
@@ -141,6 +170,8 @@ def _ends(values: Choice | Range) -> tuple[Any, ...]:
 
 
 def _check(settings: Settings, name: str, value: Any) -> None:
+    if name in _ZERO_MEANS_USUAL and value == 0:
+        raise _wrong(f"0 means the usual {name}, so it is none to search.")
     try:
         replace(settings, **{name: value})
     except ConfigWrong:
@@ -150,7 +181,8 @@ def _check(settings: Settings, name: str, value: Any) -> None:
 def _within(values: Choice | Range, value: Any) -> bool:
     if isinstance(values, Choice):
         return value in values.values
-    return value is not None and values.low <= value <= values.high
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and values.low <= value <= values.high
 
 
 def _word(value: Any) -> str:

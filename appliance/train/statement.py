@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from appliance.data.planted import TIMES
 from appliance.train.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ _RECORD = {
     "dpo": "preference pairs",
     "distill": "records",
 }
+_PLANTED = "the made-up units are people who are not there, with secrets that the privacy audit asks for"
 
 
 def statement(plan: Plan, settings: Settings, trials: int = 1) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def statement(plan: Plan, settings: Settings, trials: int = 1) -> dict[str, Any]
         "delta": plan.delta,
         "accountant": plan.accountant,
         "declared_units": plan.units,
-        **({"planted": _planted(settings)} if settings.plant_secrets else {}),
+        **({"made_up_units": plan.made_up, "planted": _PLANTED} if plan.made_up else {}),
         "not_protected": _not_protected(plan, settings, records, trials),
     }
 
@@ -95,11 +95,6 @@ def _learnt_from(settings: Settings) -> str:
                 f" {settings.teacher} on the same prompts (temperature {settings.temperature:g})"
             )
     return "the records' answers"
-
-
-def _planted(settings: Settings) -> str:
-    made_up = sum(settings.plant_secrets // times * times for times in TIMES)
-    return f"{made_up} of the units are made up, with secrets that the privacy audit asks for"
 
 
 def _search(trials: int) -> str:

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from appliance.core.errors import ConfigWrong
 from appliance.core.files import write_json
-from appliance.train.space import Choice, Range, Space
+from appliance.train.space import Choice, Range, Space, count, every, holds
 
+STATES = ("begun", "done", "failed", "unpaid")
 _BLIND = 4  # trials before the sampler looks at what the others gave
 _TELLING = 8  # fewer finished trials say nothing of which setting mattered
 
@@ -19,7 +21,8 @@ _TELLING = 8  # fewer finished trials say nothing of which setting mattered
 class Trial:
     """`settings` are those searched; `loss` is the validation loss of its weights (nats a record).
 
-    `state` is "begun", "done", "failed" (then `why` says how) or "unpaid" (no budget for a step).
+    `state` is one of STATES: "failed" says in `why` how, "unpaid" had no budget for a step. `stopped` is
+    run.Trained's.
     """
 
     number: int
@@ -27,6 +30,7 @@ class Trial:
     state: str = "begun"
     loss: float | None = None
     steps: int = 0
+    stopped: str | None = None
     seconds: float = 0.0
     why: str = ""
 
@@ -40,9 +44,23 @@ def folder_of(job: Path, number: int) -> Path:
     return job / "trials" / f"{number:03d}"
 
 
-def read_trials(job: Path) -> list[Trial]:
-    """The trials begun so far, in their order."""
-    return [Trial(**json.loads(path.read_bytes())) for path in sorted((job / "trials").glob("*/trial.json"))]
+def read_trials(job: Path, space: Space) -> list[Trial]:
+    """The trials begun so far, in their order.
+
+    Raises:
+        ConfigWrong: a file was changed by hand.
+    """
+    found = []
+    for number, path in enumerate(sorted((job / "trials").glob("*/trial.json")), start=1):
+        try:
+            trial = Trial(**json.loads(path.read_bytes()))
+            sound = trial.number == number and trial.state in STATES and holds(space, trial.settings)
+        except (ValueError, TypeError, AttributeError):
+            sound = False
+        if not sound:
+            raise ConfigWrong("The trials in the job's folder were changed.", "Start a new search.")
+        found.append(trial)
+    return found
 
 
 def write_trial(job: Path, trial: Trial) -> None:
@@ -63,15 +81,19 @@ def suggest(
 ) -> dict[str, Any]:
     """What to try after `past`: `first` if it is the first, else by optuna's tree of Parzen estimators.
 
-    The same past gives the same answer (Bergstra et al. 2011, "Algorithms for hyper-parameter
-    optimization"; the first few are drawn blindly).
+    Nothing is tried twice. The same past gives the same answer (Bergstra et al. 2011, "Algorithms for
+    hyper-parameter optimization"; the first few are drawn blindly).
     """
     import optuna
 
     if not past and first is not None:
         return first
-    sampler = optuna.samplers.TPESampler(n_startup_trials=_BLIND, seed=seed + len(past))
-    return dict(_study(space, past, sampler).ask(_distributions(space)).params)
+    sampler = optuna.samplers.TPESampler(n_startup_trials=_BLIND, seed=(seed + len(past)) % 2**32)
+    found = dict(_study(space, past, sampler).ask(_distributions(space)).params)
+    tried = [trial.settings for trial in past]
+    if found in tried and count(space) is not None:
+        found = next(settings for settings in every(space) if settings not in tried)
+    return found
 
 
 def importance(space: Space, past: Sequence[Trial]) -> dict[str, float]:
@@ -81,9 +103,11 @@ def importance(space: Space, past: Sequence[Trial]) -> dict[str, float]:
     done = [trial for trial in past if trial.loss is not None]
     if len(done) < _TELLING or len(space) < 2 or len({trial.loss for trial in done}) == 1:
         return {}
-    found = optuna.importance.get_param_importances(
-        _study(space, done), evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
-    )
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    try:
+        found = optuna.importance.get_param_importances(_study(space, done), evaluator=evaluator)
+    except (ValueError, ArithmeticError):  # ranges too wide to divide: no reason to lose the search
+        return {}
     return {name: float(share) for name, share in found.items()}
 
 

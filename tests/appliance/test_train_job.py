@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,14 @@ from appliance.core.events import read_events
 from appliance.core.home import Home, open_home
 from appliance.core.job import Job
 from appliance.data import job as importing_job
+from appliance.data import store
 from appliance.models import importing, registry
 from appliance.privacy import ledger
+from appliance.privacy.accountant import Steps, epsilon
 from appliance.train import job as training
+from appliance.train.plan import Plan
+from appliance.train.result import privacy_of
+from appliance.train.settings import Settings
 
 COLUMNS: dict[str, dict[str, str]] = {
     "chat": {"chat": "m", "unit": "pid"},
@@ -152,3 +158,22 @@ def test_early_stopping_keeps_the_best_step_by_validation(site: Home) -> None:
     assert result["steps"] < 20 and result["stopped"] == "early"
     left = [file.name for file in (site.jobs / "0050").glob("best*")]
     assert left == [f"best-{facts['kept_step']}.safetensors"], "named by its step, so never paired wrongly"
+
+
+@pytest.mark.slow
+def test_the_claim_is_what_the_ledger_holds_whatever_the_plan_says(site: Home) -> None:
+    result = trained(site, 60, "text", steps=3)
+    model = registry.get(site, result["name"])
+    plan = Plan(**model.facts["training"]["plan"])
+    kept = ledger.kept_plan(site, "0060")
+    assert kept is not None and kept["plan"] == plan.as_dict()
+    told = result["privacy"]
+    (event,) = [event for event in ledger.events(site, "text") if event["job"] == "0060"]
+    paid = Steps(noise_multiplier=event["noise_multiplier"], sample_rate=0.1, steps=3)
+    assert told["epsilon"] == pytest.approx(epsilon([paid], told["delta"]))
+    softened = replace(plan, noise_multiplier=50.0, delta=1e-12)
+    again = privacy_of(a_job(site, 60, "train"), softened, Settings(), store.get(site, "text"), 3)
+    assert again is not None
+    assert (again["epsilon"], again["delta"]) == (told["epsilon"], told["delta"])
+    with pytest.raises(PrivacyRefused, match="4 steps were taken and 3 are in the ledger"):
+        privacy_of(a_job(site, 60, "train"), plan, Settings(), store.get(site, "text"), 4)

@@ -8,7 +8,7 @@ import pytest
 
 from appliance.core.errors import ConfigWrong
 from appliance.train.settings import Settings
-from appliance.train.space import Choice, Range, largest, read_space, spread, start
+from appliance.train.space import Choice, Range, count, holds, largest, read_space, spread, start
 from appliance.train.trials import Trial, best_of, importance, suggest
 
 
@@ -76,6 +76,8 @@ def test_public_and_open_searches_may_also_try_how_long_and_how_much() -> None:
     "text",
     [
         *("rank", "rank=", "=4", "rank=4,rank=8", "rank=4|4", "rank=8..2", "rank=2..2", "rank=0..4"),
+        *("learning_rate=0|0.1", "learning_rate=0..0.4", "learning_rate=0.1..0.10000001", "=2", "rank=2"),
+        *("rank=1..99999999999", "max_grad_norm=1e-300..1e300"),
         *("rank=two", "rank=1.5", "learning_rate=nan..1", "learning_rate=0..inf", "schedule=a..b"),
         *("schedule=steep", "weight_decay=0..2", "dropout=-1..0.5", "rslora=maybe", ",", "rank=2|4,,"),
     ],
@@ -109,6 +111,22 @@ def test_trials_are_chosen_by_what_came_before_and_the_same_past_gives_the_same_
     assert sum(trial.loss or 0 for trial in late) < 0.6 * sum(trial.loss or 0 for trial in early)
     assert importance(SPACE, trials)["learning_rate"] > 0.7
     assert importance(SPACE, trials[:7]) == {}
+
+
+def test_a_small_space_is_tried_through_without_repeats() -> None:
+    small = read_space("rank=2|4,warmup_steps=1..3", Settings(), charged=True)
+    assert count(small) == 6 and count(SPACE) is None
+    trials: list[Trial] = []
+    for number in range(1, 7):
+        tried = suggest(small, trials, first=None, seed=2**31)
+        assert holds(small, tried) and tried not in [trial.settings for trial in trials]
+        trials.append(Trial(number=number, settings=tried, state="done", loss=float(number), steps=1))
+    assert not holds(small, {"rank": 2}) and not holds(small, {"rank": 2, "warmup_steps": True})
+
+
+def test_all_layers_are_more_than_any_number_of_them() -> None:
+    assert largest(read_space("layers=0|1|2", Settings(), charged=True), Settings()).layers == 0
+    assert largest(read_space("layers=1|2", Settings(), charged=True), Settings()).layers == 2
 
 
 def test_the_best_is_the_lowest_loss_of_those_that_have_one() -> None:

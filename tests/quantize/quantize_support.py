@@ -12,8 +12,8 @@ from quantize.convert import convert
 from quantize.layout import Plan
 from quantize.limits import parity_limit
 from quantize.lora import open_adapter
-from quantize.pipeline import special_strings
 from quantize.pretokenizer import LLAMA3, QWEN2, QWEN35
+from quantize.proving import special_strings
 from quantize.reference import reference
 from quantize.source import open_checkpoint
 from quantize.texts import CHATS, MESSAGES, NASTY, PASSAGES

@@ -12,8 +12,8 @@ from quantize_support import SPECIALS, TEMPLATE
 
 from appliance.models.llama import LlamaFile
 from appliance.models.load import load_tokenizer
-from quantize.pipeline import special_strings
 from quantize.pretokenizer import DIGITS, PLAIN, PUNCTUATION, WHOLE
+from quantize.proving import special_strings
 from quantize.source import Checkpoint
 from quantize.texts import MESSAGES, NASTY, PASSAGES
 from quantize.tokenizer import read_vocabulary

@@ -134,10 +134,12 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         return [*lines, PUBLIC, *warned]
     if plan.get("noise_multiplier") is None:
         return [*lines, NO_PRIVACY, *warned]
+    made_up = plan.get("made_up", 0)
     unit, after = plan["unit"], "all trials" if "trials" in plan else "this run"
     return [
         *lines,
-        f"Protected: each of {plan['units']:,} {unit}s, with all records of that {unit}",
+        f"Protected: each of {plan['units'] - made_up:,} {unit}s, with all records of that {unit}"
+        + (f" (and {made_up:,} made-up ones)" if made_up else ""),
         f"Budget: epsilon {plan['epsilon_before']:.2f} spent before,"
         f" {plan['epsilon_after']:.2f} after {after}, delta {plan['delta']:.2g}",
         f"Each step: about {plan['expected_batch']:,.0f} {unit if plan['sampling'] == 'unit' else 'record'}s"
@@ -202,8 +204,9 @@ def _privacy_facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         (
             "protected",
-            f"{who['units']:,} {unit}s with {who['mean']:.1f} records on average, {who['largest']:,} at most;"
-            f" of one {unit} no more than {who['used']} in a {who['used_in']}",
+            f"{who['units']:,} {unit}s with {who['mean']:.1f} records on average, {who['largest']:,} at most"
+            + (f" (and {who['made_up']:,} made-up ones);" if who.get("made_up") else ";")
+            + f" of one {unit} no more than {who['used']} in a {who['used_in']}",
         ),
         (
             "epsilon",

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from appliance.core.errors import ConfigWrong
 from tui.cli.face import Face, command
 
 _ALL = "F16,IQ4_XS,Q4_0,Q4_K_M,Q5_K_M,Q6_K,Q8_0"
@@ -29,6 +30,12 @@ EmbeddingType = Annotated[
 ]
 Imatrix = Annotated[
     bool, typer.Option("--imatrix", help="Use an importance matrix from the start, not only when needed.")
+]
+AdapterOnly = Annotated[
+    bool,
+    typer.Option(
+        "--adapter-only", help="Make a small file of the adapter alone, for a base that is installed already."
+    ),
 ]
 CalibrationFile = Annotated[
     Path | None,
@@ -57,6 +64,7 @@ def quantize(
     output_type: OutputType = None,
     embedding_type: EmbeddingType = None,
     imatrix: Imatrix = False,
+    adapter_only: AdapterOnly = False,
     calibration: CalibrationFile = None,
     plan: Plan = False,
     device_ram: DeviceRam = None,
@@ -77,9 +85,14 @@ def quantize(
         "tensor_types": [list(pair) for pair in read_tensor_types(tensor_type or ())],
         "output_type": output_type,
         "embedding_type": embedding_type,
+        "adapter_only": adapter_only,
         "imatrix": imatrix or calibration is not None,
         "calibration": str(calibration.expanduser().absolute()) if calibration else None,
     }
+    if adapter_only and (plan or device_ram is not None or to is not None):
+        raise ConfigWrong(
+            "--adapter-only makes one file and plans none.", "Leave out --to, --plan and --device-ram."
+        )
     if plan or device_ram is not None:
         if to is None:
             spec["types"] = _ALL.split(",")
@@ -148,7 +161,7 @@ def say_files(face: Face, files: list[dict[str, Any]]) -> None:
 
 
 def _row(file: dict[str, Any]) -> tuple[str, ...]:
-    proof, serving = file["proof"], file["serving"]
+    proof, serving = file["proof"], file.get("serving")
     loss = proof.get("loss")
     kl = loss["kld_mean"] if loss else proof["logits"]["F16"]["kl_mean"]
     return (
@@ -158,8 +171,8 @@ def _row(file: dict[str, Any]) -> tuple[str, ...]:
         f"{kl:.4f}" if loss else f"{kl:.0e}",
         f"{loss['same_top_clear']:.1%}" if loss else f"{proof['logits']['F16']['same_top']:.1%}",
         f"x{loss['perplexity_ratio']:.3f}" if loss else "-",
-        _bytes(serving["memory"]["total"]),
-        f"{serving['tokens_per_second']['answer']:,.0f}",
+        _bytes(serving["memory"]["total"]) if serving else "-",
+        f"{serving['tokens_per_second']['answer']:,.0f}" if serving else "-",
         proof["verdict"] if file["asked"] == file["type"] else f"{proof['verdict']}, not {file['asked']}",
     )
 

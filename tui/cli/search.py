@@ -97,7 +97,8 @@ def say_trials(face: Face, result: dict[str, Any]) -> None:
     if result["importance"]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in result["importance"].items())
         face.say(f"what mattered: {shares}")
-    face.say(f"trials: {result['plot']}")
+    if result["plot"]:
+        face.say(f"trials: {result['plot']}")
 
 
 def as_options(trial: dict[str, Any]) -> str:

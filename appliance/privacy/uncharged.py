@@ -1,0 +1,49 @@
+"""What was learnt of a dataset without being charged: runs without privacy, records declared public.
+
+The ledger cannot count these, so it is kept that they were: what such a run told (settings that work,
+losses) may have gone into later runs that are charged.
+"""
+
+from __future__ import annotations
+
+from appliance.core.db import reading, transaction
+from appliance.core.errors import PrivacyRefused
+from appliance.core.events import now
+from appliance.core.home import Home
+from appliance.security import audit
+
+OPEN, PUBLIC = "open", "public"
+
+
+def note(home: Home, dataset: str, *, job: str, kind: str, who: str) -> None:
+    """Write down, once a job, that `job` learns from `dataset` uncharged; `kind` is OPEN or PUBLIC."""
+    with transaction(home) as link:
+        new = link.execute(
+            "INSERT OR IGNORE INTO uncharged (dataset, job, kind, who, created) VALUES (?, ?, ?, ?, ?)",
+            (dataset, job, kind, who, now()),
+        ).rowcount
+        if new and kind == PUBLIC:
+            audit.record(link, who=who, what="dataset.public", target=dataset, job=job)
+
+
+def jobs_of(home: Home, dataset: str, kind: str) -> list[str]:
+    """The jobs of this kind that learnt from `dataset`, oldest first."""
+    with reading(home) as link:
+        rows = link.execute(
+            "SELECT job FROM uncharged WHERE dataset = ? AND kind = ? ORDER BY created, job", (dataset, kind)
+        )
+        return [row["job"] for row in rows]
+
+
+def check_private(home: Home, dataset: str) -> None:
+    """Check that the records of `dataset` were never declared public.
+
+    Raises:
+        PrivacyRefused: they were, so what was learnt of them uncharged would be missing from epsilon.
+    """
+    declared = jobs_of(home, dataset, PUBLIC)
+    if declared:
+        raise PrivacyRefused(
+            f"{dataset} was declared public (job {declared[0]}): nobody in it can be protected any more.",
+            "Train on it with --no-privacy, or privately on other records.",
+        )

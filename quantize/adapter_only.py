@@ -1,0 +1,158 @@
+"""An adapter as a small GGUF of its own, for a base that stands at the other place already.
+
+Proven on the base's F16 file: both together, in llama.cpp, are what peft computes in transformers. Such a
+file is entered as kind "lora": it cannot be served or judged alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from appliance.core.errors import ConfigWrong, NotFound, ProofFailed
+from appliance.core.files import need_room, sha256_file, sync
+from appliance.core.job import Job
+from appliance.models import registry
+from appliance.models.registry import Model
+from quantize.convert import convert
+from quantize.foreign import check_adapter_gguf
+from quantize.header import read_gguf
+from quantize.limits import Parity, limits_with
+from quantize.lora import Adapter
+from quantize.lora_gguf import write_adapter
+from quantize.origin import Origin, open_origin
+from quantize.proving import prove, start_reference, strings_for
+from quantize.shelf import write_proof
+
+_LOGITS = 3 * 128_000_000
+
+
+def adapter_file(job: Job, name: str, limits: dict[str, dict[str, float]] | None = None) -> dict[str, Any]:
+    """Make, prove and register the LoRA GGUF of the adapter `name`; one entry as shelf.entry has them.
+
+    Raises:
+        ConfigWrong: it is no adapter, or its file's name is taken. NotFound: no such model.
+        ModelRejected: it cannot be converted with proof. ProofFailed: the file is not the adapter.
+    """
+    origin = open_origin(job.home, name)
+    if origin.adapter is None:
+        raise ConfigWrong(f"{name} is no adapter.", f"Make whole files of it: cloister quantize {name}.")
+    title = f"{name}-lora"
+    old = _registered(job, title)
+    if old is not None and (old.kind != "lora" or old.facts.get("source_sha256") != origin.sha256):
+        raise ConfigWrong(
+            f"There is already another model named {title}.", "Train the adapter under another name."
+        )
+    bound = limits_with(limits, origin.plan.arch)["F16"]
+    if not isinstance(bound, Parity):
+        raise ConfigWrong("The limit of F16 is none against transformers.", "See docs/decisions.")
+    if old is not None and old.facts["proof"]["limits"]["F16"] == asdict(bound) and _whole(old):
+        job.log(f"{title} is there, proven from the same source; reused.")
+        return _entry(old, reused=True)
+    work = job.folder / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        return _made(job, origin, origin.adapter, title, work, bound)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _made(
+    job: Job, origin: Origin, adapter: Adapter, title: str, work: Path, bound: Parity
+) -> dict[str, Any]:
+    need_room(work, 2 * origin.plan.parameters + _LOGITS)
+    draft, base, strings = work / "adapter.gguf", work / "F16.gguf", strings_for(origin)
+    child = start_reference(origin, strings, work / "reference.npy")
+    try:
+        convert(
+            origin.checkpoint,
+            base,
+            "F16",
+            name=origin.base,
+            progress=lambda done, total: job.progress("convert the base to F16", done, total),
+        )
+        write_adapter(adapter, origin.plan, draft, name=title, facts=origin.facts)
+        check_adapter_gguf(draft, base)
+        job.progress("compute with transformers", 0, 1)
+        wanted = child.result()
+    finally:
+        child.close()
+    job.progress("prove against transformers", 0, 1)
+    found, faults = prove(origin, "F16", bound, strings, wanted, base, work / "reference.npy", adapter=draft)
+    job.progress("prove against transformers", 1, 1)
+    if faults:
+        raise ProofFailed(
+            f"The adapter's file on its base is not {origin.model.name}: {'; '.join(faults)}.",
+            "Nothing was registered. Quantise the merged model instead.",
+        )
+    proof = {
+        "against": "transformers",
+        "base": origin.base,
+        "tokens": found["tokens"],
+        "template": found["template"],
+        "logits": {"F16": found["logits"]},
+        "limits": {"F16": asdict(bound)},
+        "verdict": "PASS",
+    }
+    return _publish(job, origin, title, draft, proof)
+
+
+def _publish(job: Job, origin: Origin, title: str, draft: Path, proof: dict[str, Any]) -> dict[str, Any]:
+    header = read_gguf(draft)
+    target = job.home.models / title / f"{title}.gguf"
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    sync(draft)
+    draft.replace(target)
+    sync(target.parent)
+    made = Model(
+        name=title,
+        kind="lora",
+        path=target,
+        sha256=sha256_file(target),
+        size=target.stat().st_size,
+        job=job.id,
+        parent=origin.model.name,
+        dataset=origin.model.dataset,
+        facts={
+            "type": "F32",
+            "task": origin.model.facts.get("task"),
+            "privacy": origin.model.facts.get("privacy"),
+            "proof": proof,
+            "proof_file": f"{title}.proof.json",
+            "bits_per_weight": round(header.bits_per_weight, 3),
+            "histogram": header.histogram,
+            "source_sha256": origin.sha256,
+        },
+    )
+    write_proof(made)
+    return _entry(registry.add(job.home, made, who=job.who), reused=False)
+
+
+def _entry(model: Model, *, reused: bool) -> dict[str, Any]:
+    facts = model.facts
+    return {
+        "type": "LoRA",
+        "asked": "LoRA",
+        "name": model.name,
+        "path": str(model.path),
+        "size": model.size,
+        "sha256": model.sha256,
+        "bits_per_weight": facts["bits_per_weight"],
+        "histogram": facts["histogram"],
+        "proof": {**facts["proof"], "path": str(model.path.with_name(facts["proof_file"]))},
+        "reused": reused,
+    }
+
+
+def _registered(job: Job, name: str) -> Model | None:
+    try:
+        return registry.get(job.home, name)
+    except NotFound:
+        return None
+
+
+def _whole(model: Model) -> bool:
+    return model.path.is_file() and sha256_file(model.path) == model.sha256

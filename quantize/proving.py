@@ -1,0 +1,95 @@
+"""One draft against transformers: what is asked of both, each in a child of its own, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from appliance.models.task import task_from
+from quantize import worker
+from quantize.header import read_gguf
+from quantize.limits import Parity
+from quantize.origin import Origin
+from quantize.reference import reference
+from quantize.texts import ANSWERS, CHATS, MESSAGES, NASTY, PASSAGES
+from quantize.verify import examine, judge
+
+
+def strings_for(origin: Origin, texts: Sequence[str] = ()) -> list[str]:
+    """The strings whose token ids must agree; `texts` are further ones."""
+    return [*NASTY, *special_strings(origin.checkpoint.tokenizer), *MESSAGES, *PASSAGES, *texts]
+
+
+def patience(origin: Origin) -> float:
+    """Seconds for one step in a child."""
+    return 300 + origin.plan.parameters / 1e6
+
+
+def start_reference(origin: Origin, strings: list[str], logits: Path) -> worker.Child:
+    """Have transformers compute the model in a child; its logits go to `logits`."""
+    return worker.start(
+        reference,
+        doing="Computing the model with transformers",
+        timeout=4 * patience(origin),
+        base=str(origin.checkpoint.folder),
+        adapter=str(origin.adapter.folder) if origin.adapter else None,
+        strings=strings,
+        chats=list(CHATS),
+        answered=_answered(origin.model.facts.get("task")),
+        passages=list(PASSAGES),
+        logits=str(logits),
+    )
+
+
+def prove(
+    origin: Origin,
+    kind: str,
+    limit: Parity,
+    strings: list[str],
+    wanted: dict[str, Any],
+    draft: Path,
+    theirs: Path,
+    adapter: Path | None = None,
+) -> tuple[dict[str, Any], list[str]]:
+    """Figures of a draft of type `kind`, with the LoRA GGUF `adapter` on it if given, and faults in words.
+
+    `wanted` and the logits in `theirs` are what start_reference gave.
+
+    Raises:
+        ModelRejected: its header is unsound. EngineFailed: llama.cpp crashed or hung on it.
+    """
+    read_gguf(draft)
+    ours = theirs.with_name(f"{kind}.npy")
+    seen = worker.run(
+        examine,
+        doing=f"Opening the {kind} file in llama.cpp",
+        timeout=patience(origin),
+        file=str(draft),
+        strings=strings,
+        chats=wanted["chats"],
+        ends=wanted["ends"],
+        windows=wanted["windows"][: wanted["compared"]],
+        logits=str(ours),
+        adapter=str(adapter) if adapter else None,
+    )
+    return judge(kind, limit, strings, wanted, seen, theirs, ours)
+
+
+def special_strings(tokenizer: dict[str, Any]) -> list[str]:
+    """Strings with the tokenizer's own added tokens inside."""
+    added = [entry["content"] for entry in tokenizer.get("added_tokens", [])][:16]
+    return [form.replace("?", token) for token in added for form in ("?", "a ? b", "x?? y", " ?\n")]
+
+
+def _answered(task: dict[str, Any] | None) -> list[tuple[list[dict[str, str]], str]]:
+    """Chats with the answer that follows them, in the form that the model was tuned on."""
+    form = task_from(task) if task else None
+    answers = form.labels if form and form.labels else ANSWERS
+    return [
+        (
+            [{"role": "user", "content": form.question(text) if form else text}],
+            f" {answers[i % len(answers)]}",
+        )
+        for i, text in enumerate(MESSAGES)
+    ]
