@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.errors import ConfigWrong, NotFound, ProofFailed
-from appliance.core.files import need_room, sha256_file, sync
+from appliance.core.files import need_room, sha256_file
 from appliance.core.job import Job
 from appliance.models import registry
 from appliance.models.registry import Model
@@ -24,7 +24,7 @@ from quantize.lora import Adapter
 from quantize.lora_gguf import write_adapter
 from quantize.origin import Origin, open_origin
 from quantize.proving import prove, start_reference, strings_for
-from quantize.shelf import write_proof
+from quantize.shelf import moved_in, write_proof
 
 _LOGITS = 3 * 128_000_000
 
@@ -102,11 +102,7 @@ def _made(
 
 def _publish(job: Job, origin: Origin, title: str, draft: Path, proof: dict[str, Any]) -> dict[str, Any]:
     header = read_gguf(draft)
-    target = job.home.models / title / f"{title}.gguf"
-    target.parent.mkdir(mode=0o700, exist_ok=True)
-    sync(draft)
-    draft.replace(target)
-    sync(target.parent)
+    target = moved_in(job, title, draft)
     made = Model(
         name=title,
         kind="lora",

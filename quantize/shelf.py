@@ -78,11 +78,7 @@ def publish(
     old = _registered(job, origin, recipe)
     if old and old.sha256 != sha256:
         raise _taken(name)
-    target = job.home.models / name / f"{name}.gguf"
-    target.parent.mkdir(mode=0o700, exist_ok=True)
-    sync(draft)
-    draft.replace(target)
-    sync(target.parent)
+    target = moved_in(job, name, draft)
     made = Model(
         name=name,
         kind="gguf",
@@ -108,6 +104,16 @@ def publish(
     write_proof(made)
     entered = registry.add(job.home, made, who=job.who)
     return entry(replace(entered, facts=made.facts), asked.kind, reused=False)
+
+
+def moved_in(job: Job, name: str, draft: Path) -> Path:
+    """Move a proven draft among the models, durably."""
+    target = job.home.models / name / f"{name}.gguf"
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    sync(draft)
+    draft.replace(target)
+    sync(target.parent)
+    return target
 
 
 def proof_path(model: Model) -> Path:

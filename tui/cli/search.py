@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from tui.cli.face import Face, command
-from tui.cli.lines import preview_lines
-from tui.cli.train import say_privacy, training_spec
+from tui.cli.train import as_planned, say_privacy, training_spec
 from tui.cli.train_options import takes_settings
 
 
@@ -54,17 +54,9 @@ def search(
     spec = training_spec(face, dataset, base, name, settings)
     spec |= {"over": over, "trials": trials, "public": public}
     told = face.session.plan_search(spec)
-    for line in preview_lines(told):
-        face.say(line)
-    if plan:
-        face.result(told)
+    result = as_planned(face, told, partial(face.session.start_search, spec), plan=plan, detach=detach)
+    if result is None:
         return
-    job_id = face.session.start_search(spec)
-    if detach:
-        face.say(f"Job {job_id} runs. Follow it with: cloister job tail {job_id}")
-        face.result({"job": job_id, "plan": told})
-        return
-    result = face.follow(job_id).end["result"]
     say_trials(face, result)
     if result["name"] is None:
         face.say(f"Next: cloister train DATASET --base {result['base']} {as_options(result['best'])}")
@@ -72,7 +64,7 @@ def search(
         face.say(f"{result['name']}: trial {result['best']['number']}, {result['steps']} steps on {dataset}")
         say_privacy(face, result["privacy"])
         face.say(f"Next: cloister evaluate {result['name']}")
-    face.result(result | {"job": job_id, "plan": told})
+    face.result(result)
 
 
 def say_trials(face: Face, result: dict[str, Any]) -> None:

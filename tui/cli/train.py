@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -40,17 +42,9 @@ def train(
     """
     spec = training_spec(face, dataset, base, name, settings)
     told = face.session.plan_training(spec)
-    for line in preview_lines(told):
-        face.say(line)
-    if plan:
-        face.result(told)
+    result = as_planned(face, told, partial(face.session.start_training, spec), plan=plan, detach=detach)
+    if result is None:
         return
-    job_id = face.session.start_training(spec)
-    if detach:
-        face.say(f"Job {job_id} runs. Follow it with: cloister job tail {job_id}")
-        face.result({"job": job_id, "plan": told})
-        return
-    result = face.follow(job_id).end["result"]
     made = face.session.model(result["name"])
     for line in terminal_curves(made.facts["training"]["history"], room(), _CURVE_LINES):
         face.say(line)
@@ -59,7 +53,28 @@ def train(
     face.say(f"{result['name']}: {result['steps']} steps on {spec['dataset']}")
     say_privacy(face, result["privacy"])
     face.say(f"Next: cloister evaluate {result['name']}")
-    face.result(result | {"job": job_id, "plan": told})
+    face.result(result)
+
+
+def as_planned(
+    face: Face, told: dict[str, Any], start: Callable[[], str], *, plan: bool, detach: bool
+) -> dict[str, Any] | None:
+    """Show the plan `told`, start the job and follow it; its result with "job" and "plan".
+
+    None where only the plan was wanted, or nobody waits for the job.
+    """
+    for line in preview_lines(told):
+        face.say(line)
+    if plan:
+        face.result(told)
+        return None
+    job_id = start()
+    if detach:
+        face.say(f"Job {job_id} runs. Follow it with: cloister job tail {job_id}")
+        face.result({"job": job_id, "plan": told})
+        return None
+    result: dict[str, Any] = face.follow(job_id).end["result"]
+    return result | {"job": job_id, "plan": told}
 
 
 def training_spec(
