@@ -187,7 +187,7 @@ def test_planted_secrets_are_looked_for_in_every_form(
     for name in good["verdicts"]:
         assert finding(good, "exposure of planted secrets", name)["verdict"] == "PASS"
     privacy = registry.get(site.home, "careful").facts["privacy"]
-    assert privacy["declared_units"] == TRAINED + 48 and privacy["planted"].startswith("48 of the units")
+    assert privacy["declared_units"] == TRAINED + 48 and privacy["made_up_units"] == 48
 
 
 def test_every_finding_says_what_it_could_have_shown(good: dict[str, Any], bad: dict[str, Any]) -> None:

@@ -162,7 +162,7 @@ def test_early_stopping_keeps_the_best_step_by_validation(site: Home) -> None:
 
 @pytest.mark.slow
 def test_the_claim_is_what_the_ledger_holds_whatever_the_plan_says(site: Home) -> None:
-    result = trained(site, 60, "text", steps=3)
+    result = trained(site, 60, "text", steps=3, epsilon=8.0)
     model = registry.get(site, result["name"])
     plan = Plan(**model.facts["training"]["plan"])
     kept = ledger.kept_plan(site, "0060")
