@@ -64,7 +64,7 @@ def _made(
     job: Job, origin: Origin, adapter: Adapter, title: str, work: Path, bound: Parity
 ) -> dict[str, Any]:
     need_room(work, 2 * origin.plan.parameters + _LOGITS)
-    draft, base, strings = work / "adapter.gguf", work / "F16.gguf", strings_for(origin)
+    draft, base, strings = work / "adapter.gguf", work / "F16.gguf", strings_for(job.home, origin)
     child = start_reference(origin, strings, work / "reference.npy")
     try:
         convert(

@@ -110,7 +110,7 @@ class _Run:
     ) -> None:
         self.job, self.origin, self.work, self.bounds = job, origin, work, bounds
         self.calibration = calibration
-        self.strings = strings_for(origin, texts)
+        self.strings = strings_for(job.home, origin, texts)
         self.weights = origin.plan.parameters
         self.drafts = ("F16", "F32") if self.weights * 4 <= LARGEST_F32 else ("F16",)
         self.patience = patience(origin)

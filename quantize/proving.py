@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from appliance.core.errors import DataRejected, NotFound
+from appliance.core.home import Home
+from appliance.data import store
+from appliance.data.records import spoken
 from appliance.models.task import task_from
 from quantize import worker
 from quantize.header import read_gguf
@@ -15,10 +19,25 @@ from quantize.reference import reference
 from quantize.texts import ANSWERS, CHATS, MESSAGES, NASTY, PASSAGES
 from quantize.verify import examine, judge
 
+_OWN, _LONGEST = 200, 2000  # of the site's own records, and characters of each
 
-def strings_for(origin: Origin, texts: Sequence[str] = ()) -> list[str]:
-    """The strings whose token ids must agree; `texts` are further ones."""
-    return [*NASTY, *special_strings(origin.checkpoint.tokenizer), *MESSAGES, *PASSAGES, *texts]
+
+def strings_for(home: Home, origin: Origin, texts: Sequence[str] = ()) -> list[str]:
+    """The strings whose token ids must agree: ours, the site's own, and `texts`."""
+    own = site_texts(home, origin.model.dataset)
+    return [*NASTY, *special_strings(origin.checkpoint.tokenizer), *MESSAGES, *PASSAGES, *own, *texts]
+
+
+def site_texts(home: Home, dataset: str | None) -> list[str]:
+    """What the validation records of a model's dataset say; they are compared here and go nowhere else."""
+    if dataset is None:
+        return []
+    try:
+        records = store.read(store.get(home, dataset), "val")[:_OWN]
+    except (NotFound, DataRejected):
+        return []
+    texts = [text for one in records for text in (spoken(one.text), one.answer) if text]
+    return [text[:_LONGEST] for text in dict.fromkeys(texts)]
 
 
 def patience(origin: Origin) -> float:
@@ -27,11 +46,12 @@ def patience(origin: Origin) -> float:
 
 
 def start_reference(origin: Origin, strings: list[str], logits: Path) -> worker.Child:
-    """Have transformers compute the model in a child; its logits go to `logits`."""
+    """Have transformers compute the model in a child; its logits go to `logits`, and no text elsewhere."""
     return worker.start(
         reference,
         doing="Computing the model with transformers",
         timeout=4 * patience(origin),
+        place=logits.parent,
         base=str(origin.checkpoint.folder),
         adapter=str(origin.adapter.folder) if origin.adapter else None,
         strings=strings,
@@ -65,6 +85,7 @@ def prove(
         examine,
         doing=f"Opening the {kind} file in llama.cpp",
         timeout=patience(origin),
+        place=theirs.parent,
         file=str(draft),
         strings=strings,
         chats=wanted["chats"],

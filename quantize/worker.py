@@ -37,9 +37,9 @@ _AGAIN = "Copy the file again from its source; if that does not help, this versi
 class Child:
     """A call under way in a process of its own."""
 
-    def __init__(self, call: dict[str, Any], doing: str, timeout: float) -> None:
+    def __init__(self, call: dict[str, Any], doing: str, timeout: float, place: Path | None) -> None:
         self.doing, self.timeout = doing, timeout
-        self._folder = tempfile.TemporaryDirectory(prefix="cloister-")
+        self._folder = tempfile.TemporaryDirectory(prefix="cloister-", dir=place)
         folder = Path(self._folder.name)
         write_json(folder / "call.json", {**call, "parent": os.getpid(), "doing": doing, "timeout": timeout})
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -118,15 +118,17 @@ def start(
     doing: str,
     timeout: float = 1800,
     memory: int | None = None,
+    place: Path | None = None,
     **arguments: Any,
 ) -> Child:
     """Begin `function(**arguments)` in a child; `doing` names it in errors.
 
     `function` stands at the top of a module; arguments and result are JSON. `timeout` bounds its wall
-    time, in seconds, and its processor time on all cores; `memory` its address space, in bytes.
+    time, in seconds, and its processor time on all cores; `memory` its address space, in bytes. What the
+    two tell each other lies in a folder that is removed at the end: in `place`, else in the system's /tmp.
     """
     named = {"module": function.__module__, "function": function.__name__}
-    return Child({**named, "arguments": arguments, "memory": memory}, doing, timeout)
+    return Child({**named, "arguments": arguments, "memory": memory}, doing, timeout, place)
 
 
 def run(function: Callable[..., Any], /, **arguments: Any) -> Any:

@@ -18,6 +18,8 @@ from appliance.core.errors import ConfigWrong, EngineFailed, ProofFailed
 from appliance.core.files import sha256_file, sha256_folder
 from appliance.core.home import Home, open_home
 from appliance.core.job import Job
+from appliance.data import store
+from appliance.data.records import Record
 from appliance.models import registry
 from appliance.models.llama import LlamaFile
 from appliance.models.registry import Model
@@ -26,6 +28,7 @@ from quantize import convert as convert_module
 from quantize import worker
 from quantize.header import read_gguf
 from quantize.job import run
+from quantize.proving import site_texts
 
 BASE = Path(__file__).parents[2] / "appliance" / "models" / "base"
 TASK = Task(kind="label", prompt="Message: {text}\nLabel?", labels=("billing", "results", "übrige"))
@@ -72,6 +75,7 @@ def logs(job: Job) -> str:
 CODE = """
 import sys; from pathlib import Path
 from appliance.core.home import open_home; from appliance.core.job import Job; from quantize.job import run
+from quantize.proving import site_texts
 home = open_home(Path(sys.argv[1])); folder = home.jobs / "one"; folder.mkdir(exist_ok=True)
 job = Job(id="one", kind="quantize", folder=folder, home=home)
 run({"model": "lora-1", "types": ["F16", "Q8_0", "Q4_K_M"]}, job)
@@ -210,3 +214,52 @@ def test_wrong_asks_are_refused_before_work(home: Home, made: list[dict[str, Any
     registry.add(home, taken, who="t")
     with pytest.raises(ConfigWrong, match="another model named base-q8_0"):
         run({"model": "base", "types": ["Q8_0"]}, job_in(home, "seven"))
+
+
+def test_the_proof_reads_the_sites_own_text_and_leaves_none_of_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        Record(id=str(n), text=f"Überweisung {n} für Frau Kowalčík", answer="billing", unit=str(n))
+        for n in range(3)
+    ]
+    draft = home.datasets / ".draft"
+    store.write_splits(draft, {"train": rows, "val": rows, "test": rows})
+    counts = {"train": 3, "val": 3, "test": 3}
+    store.publish(
+        home,
+        draft,
+        name="inbox",
+        task="label",
+        labels=TASK.labels,
+        unit="patient",
+        counts=counts,
+        units=counts,
+        prompt=TASK.prompt,
+        synthetic=True,
+        facts={},
+        job="0001",
+        who="t",
+    )
+    assert site_texts(home, "inbox@1") == [rows[0].text, "billing", rows[1].text, rows[2].text]
+    assert site_texts(home, "gone@1") == site_texts(home, None) == []
+    places: list[Path] = []
+    real = worker.Child
+
+    def watched(call: Any, doing: str, timeout: float, place: Path | None) -> Any:
+        child = real(call, doing, timeout, place)
+        if rows[0].text in json.dumps(call, ensure_ascii=False):
+            places.append(Path(child._folder.name))
+        return child
+
+    monkeypatch.setattr(worker, "Child", watched)
+    job = job_in(home, "own")
+    before = registry.get(home, "lora-1-f16") if "lora-1-f16" in ggufs(home) else None
+    files = run({"model": "lora-1", "types": ["F16"], "texts": ["again"]}, job)["files"]
+    assert before is None or before.sha256 == files[0]["sha256"], "the same file, proven once more"
+    assert places and all(place.is_relative_to(home.path) for place in places), (
+        "record text stays in the site"
+    )
+    left = [file for file in home.path.rglob("*") if file.is_file() and "datasets" not in file.parts]
+    assert not any(b"Kowal" in file.read_bytes() for file in left)
+    assert files[0]["proof"]["tokens"]["strings"] > 100
