@@ -15,6 +15,7 @@ BENCHES = {
     "exact": "the clipped sum against a loop over single records",
     "logits": "logits at learnt tokens only against all of them",
     "packing": "padded tokens of packed micro-batches against sampling order",
+    "convert": "our converter against llama.cpp's own: CPU time, memory, equal tensors (fetches it)",
     "quantise": "our quantising against llama-quantize, byte for byte, and the time of a whole proof",
     "vocabularies": "real vocabularies converted and read by llama.cpp, against expected ids (fetches them)",
     "noise": "lattice noise against other generators, and its share of a step",
@@ -34,7 +35,9 @@ def main() -> int:
         "name", nargs="?", choices=sorted(BENCHES), help="all that need no data when left out"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line and nothing else")
-    parser.add_argument("--data", help="chain: a .jsonl file or folder of sets; vocabularies: folder")
+    parser.add_argument(
+        "--data", help="chain: a .jsonl file or folder of sets; vocabularies, convert: folder"
+    )
     parser.add_argument(
         "--sets", default="banking15,medsec", help="chain: which sets of --data; others: shapes"
     )

@@ -9,17 +9,14 @@ files; else the source distribution of the installed llama-cpp-python is fetched
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.sdist import llama_source
 from bench.table import row, show
 
 _END = "\n__ggml_vocab_test__\n"
@@ -69,15 +66,8 @@ def fixtures(folder: Path | None) -> Iterator[Path]:
     if folder:
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="cloister-") as made:
-        wanted = f"llama-cpp-python=={version('llama-cpp-python')}"
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"]
-        subprocess.run([*pip, wanted, "-d", made], check=True, capture_output=True, timeout=600)
-        (archive,) = Path(made).glob("*.tar.gz")
-        with tarfile.open(archive) as content:
-            members = [member for member in content if "/models/ggml-vocab-" in member.name]
-            content.extractall(made, members, filter="data")
-        yield next(Path(made).glob("*/vendor/llama.cpp/models"))
+    with llama_source(["models/ggml-vocab-"]) as source:
+        yield source / "models"
 
 
 def with_texts(folder: Path) -> list[Path]:

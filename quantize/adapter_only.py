@@ -6,7 +6,6 @@ file is entered as kind "lora": it cannot be served or judged alone.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from quantize.lora_gguf import write_adapter
 from quantize.origin import Origin, open_origin
 from quantize.proving import prove, start_reference, strings_for
 from quantize.shelf import moved_in, write_proof
+from quantize.worksite import worksite
 
 _LOGITS = 3 * 128_000_000
 
@@ -40,24 +40,15 @@ def adapter_file(job: Job, name: str, limits: dict[str, dict[str, float]] | None
     if origin.adapter is None:
         raise ConfigWrong(f"{name} is no adapter.", f"Make whole files of it: cloister quantize {name}.")
     title = f"{name}-lora"
-    old = _registered(job, title)
-    if old is not None and (old.kind != "lora" or old.facts.get("source_sha256") != origin.sha256):
-        raise ConfigWrong(
-            f"There is already another model named {title}.", "Train the adapter under another name."
-        )
+    old = _ours(job, origin, title)
     bound = limits_with(limits, origin.plan.arch)["F16"]
     if not isinstance(bound, Parity):
         raise ConfigWrong("The limit of F16 is none against transformers.", "See docs/decisions.")
     if old is not None and old.facts["proof"]["limits"]["F16"] == asdict(bound) and _whole(old):
         job.log(f"{title} is there, proven from the same source; reused.")
         return _entry(old, reused=True)
-    work = job.folder / "work"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
+    with worksite(job) as work:
         return _made(job, origin, origin.adapter, title, work, bound)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _made(
@@ -102,6 +93,7 @@ def _made(
 
 def _publish(job: Job, origin: Origin, title: str, draft: Path, proof: dict[str, Any]) -> dict[str, Any]:
     header = read_gguf(draft)
+    _ours(job, origin, title)  # somebody may have taken the name meanwhile
     target = moved_in(job, title, draft)
     made = Model(
         name=title,
@@ -143,11 +135,21 @@ def _entry(model: Model, *, reused: bool) -> dict[str, Any]:
     }
 
 
-def _registered(job: Job, name: str) -> Model | None:
+def _ours(job: Job, origin: Origin, title: str) -> Model | None:
+    """The file of this adapter that is registered already.
+
+    Raises:
+        ConfigWrong: its name is taken by something else.
+    """
     try:
-        return registry.get(job.home, name)
+        old = registry.get(job.home, title)
     except NotFound:
         return None
+    if old.kind != "lora" or old.facts.get("source_sha256") != origin.sha256:
+        raise ConfigWrong(
+            f"There is already another model named {title}.", "Train the adapter under another name."
+        )
+    return old
 
 
 def _whole(model: Model) -> bool:

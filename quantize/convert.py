@@ -137,7 +137,7 @@ def _cast(values: np.ndarray, kind: str) -> np.ndarray:
 def _check_finite(values: np.ndarray, kind: str, name: str) -> None:
     bits: Any = values.view(np.uint32 if kind == "F32" else np.uint16)
     mask = _EXPONENTS[kind]
-    if ((bits & mask) == mask).any():
+    if bits.size and int((bits & bits.dtype.type(mask)).max()) == mask:
         raise ModelRejected(
             f"Tensor {name} has a weight that is not a number or too large for {kind}.",
             "The training run diverged, or the model needs BF16.",

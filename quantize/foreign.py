@@ -13,6 +13,7 @@ from quantize.header import read_gguf
 from quantize.kernel import TYPE_NAMES, try_adapter, try_file
 
 _PATIENCE, _SPEED = 120, 20e6  # seconds, and bytes a second of a slow disk and one core
+_LONGEST_TASK = 100_000  # bytes; it goes into the registry
 _MEMORY = 4_000_000_000  # of Python, libraries and a small context; the file's own bytes come on top
 
 
@@ -80,6 +81,8 @@ def _task(text: object) -> dict[str, Any] | None:
         parts = (task.kind, task.prompt, *task.labels)
         if task.kind not in KINDS or not all(isinstance(part, str) for part in parts):
             raise ValueError("not a task")
+        if sum(len(part.encode()) for part in parts) > _LONGEST_TASK:
+            raise ValueError("too long")
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise ModelRejected(
             "The file's cloister.task cannot be read.", "Export the model again where it was made."

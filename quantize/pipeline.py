@@ -6,7 +6,6 @@ entry comes last, so that a job killed at any moment leaves nothing half-made li
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -30,6 +29,7 @@ from quantize.limits import Limits, Parity, limits_with
 from quantize.origin import Origin, open_origin
 from quantize.proving import patience, prove, start_reference, strings_for
 from quantize.recipe import Recipe, check_matches, recipe_from
+from quantize.worksite import worksite
 
 LARGEST_F32 = 3_000_000_000  # bytes; beyond, no F32 draft is written and F16 carries the proof alone
 _BITS = {"F32": 32.5, "F16": 16.5} | BITS
@@ -75,13 +75,8 @@ def quantize_model(
     if texts:
         done[_F16] = None
     if not all(done.values()):
-        work = job.folder / "work"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        try:
+        with worksite(job) as work:
             _Run(job, origin, work, bounds, list(texts), calibration).make(done)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
     return [entry for entry in done.values() if entry]
 
 

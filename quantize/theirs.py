@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,13 @@ def fingerprint(folder: Path) -> str:
 
 def describe(folder: str) -> str:
     """The JSON of the backend that transformers uses."""
+    _without_torch()
     return str(load_tokenizer(Path(folder)).backend_tokenizer.to_str())
+
+
+def _without_torch() -> None:
+    """Have transformers come up without torch: tokenizers do not need it, and it takes most of the time."""
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
 
 
 def spell(folder: str, strings: list[str], target: str) -> int:
@@ -48,6 +55,7 @@ def spell(folder: str, strings: list[str], target: str) -> int:
     After `strings` come the texts of all tokens of the vocabulary that are text on their own. Returns
     how many there are in all.
     """
+    _without_torch()
     tokenizer = load_tokenizer(Path(folder))
     backend = tokenizer.backend_tokenizer
     size = backend.get_vocab_size(with_added_tokens=False)

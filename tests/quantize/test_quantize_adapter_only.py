@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from appliance.serve.job import choose_model
 from quantize import adapter_only
 from quantize.header import read_gguf
 from quantize.job import run
+from quantize.worksite import worksite
 from tui.session import Session
 
 
@@ -32,8 +34,6 @@ def test_a_wrong_scale_fails_the_proof_and_leaves_nothing(
     real = adapter_only.write_adapter
 
     def weak(adapter: Any, *rest: Any, **more: Any) -> None:
-        from dataclasses import replace
-
         real(replace(adapter, scale=adapter.scale / 2), *rest, **more)
 
     monkeypatch.setattr(adapter_only, "write_adapter", weak)
@@ -77,3 +77,46 @@ def test_it_is_no_model_by_itself(home: Home) -> None:  # noqa: F811
 def test_only_adapters_have_one(home: Home) -> None:  # noqa: F811
     with pytest.raises(ConfigWrong, match="is no adapter"):
         made(home, "base", model="base")
+
+
+def test_a_name_taken_during_the_proof_is_left_alone(
+    home: Home,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    other = tmp_path / "other.gguf"
+    other.write_bytes(b"somebody else's")
+    made(home, "first")
+    registry_entry = registry.get(home, "lora-1-lora")
+    monkeypatch.setattr(adapter_only, "_whole", lambda model: False)  # so that it is made again
+    real = adapter_only.prove
+
+    def slow(*rest: Any, **more: Any) -> Any:
+        found = real(*rest, **more)
+        monkeypatch.setattr(
+            adapter_only.registry, "get", lambda home, name: replace(registry_entry, kind="gguf", path=other)
+        )
+        return found
+
+    monkeypatch.setattr(adapter_only, "prove", slow)
+    before = registry_entry.path.read_bytes()
+    with pytest.raises(ConfigWrong, match="already another model"):
+        made(home, "second")
+    assert registry_entry.path.read_bytes() == before and other.read_bytes() == b"somebody else's"
+
+
+def test_what_a_killed_job_left_is_cleared_by_the_next(home: Home) -> None:  # noqa: F811
+    from appliance.core.db import transaction
+
+    with transaction(home) as link:
+        link.execute(
+            "INSERT INTO jobs (id, kind, title, who, created, pid, pid_started)"
+            " VALUES ('0777', 'quantize', 't', 'w', '2026-01-01', 4194301, 1.0)"
+        )
+    left = home.jobs / "0777" / "work"
+    left.mkdir(parents=True)
+    (left / "call.json").write_text("a record")
+    job = job_in(home, "next")
+    with worksite(job) as work:
+        assert not left.exists() and work.is_dir() and list(work.iterdir()) == []
+    assert not work.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -121,7 +122,9 @@ def test_a_foreign_file_without_template_or_with_odd_task_is_refused(f16: Path, 
     with pytest.raises(ModelRejected, match="no chat template"):
         check_gguf(bare)
     odd = tmp_path / "odd.gguf"
-    for text in ("[1]", "[" * 200_000):
+    surrogate = '{"kind": "answer", "prompt": "\\ud800 {text}"}'
+    long = json.dumps({"kind": "label", "prompt": "x" * 200_000, "labels": ["a"]})
+    for text in ("[1]", "[" * 200_000, surrogate, long):
         convert(open_checkpoint(f16.parent / "base"), odd, "F16", name="odd", facts={"cloister.task": text})
         with pytest.raises(ModelRejected, match=r"cloister\.task cannot be read"):
             check_gguf(odd)
