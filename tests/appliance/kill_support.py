@@ -29,6 +29,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from appliance.core.errors import BudgetSpent
 from appliance.core.home import Home, open_home
 from appliance.core.job import Job
 from appliance.core.offline import stay_offline
@@ -47,6 +48,7 @@ for _name in ("ranks", "result", "run", "setup", "soft", "adapt", "objective"):
 importlib.import_module("transformers.models.llama.modeling_llama")
 
 STEPS = 5
+_SPENT = 3  # exit code
 TRAINING = 0.7  # seconds from the first charge to the end, about
 SPEC = {
     "dataset": "inbox",
@@ -58,7 +60,7 @@ SPEC = {
 
 @dataclass
 class Account:
-    """What a series of kills came to."""
+    """What a series of kills came to; `spent` runs lost all that they paid for, and were refused."""
 
     kills: int = 0
     runs: int = 0
@@ -66,6 +68,7 @@ class Account:
     charged: int = 0
     under: int = 0
     repeated: int = 0
+    spent: int = 0
     corrupt: list[str] = field(default_factory=list)
     where: Counter[str] = field(default_factory=Counter)
 
@@ -124,6 +127,8 @@ def child(home: Home, witness: Path, change: Callable[[], None]) -> int:
         with witnessed(witness):
             training.run(SPEC, Job(id="0002", kind="train", folder=folder, home=home))
         code = 0
+    except BudgetSpent:
+        code = _SPENT  # kills have cost it all before one step was kept: refused, as it must be
     except BaseException:
         (folder / "crash.txt").write_text(traceback.format_exc())
     finally:
@@ -153,15 +158,26 @@ def kill_runs(
             _, status = os.waitpid(pid, 0)
             ended = not os.WIFSIGNALED(status)
             account.kills += not ended
-            look(home, witness, account, finished=ended)
+            code = os.WEXITSTATUS(status) if ended else 0
+            look(home, witness, account, finished=ended and code != _SPENT)
+            if code == _SPENT:
+                account.spent += 1
+                if (home.jobs / "0002" / "checkpoint.safetensors").exists() or registry_holds(home):
+                    account.corrupt.append("a run without budget that has something")
+                break
             if ended:
                 longest = 0.5 * longest + 0.5 * 1.1 * (time.monotonic() - began)
-                if os.WEXITSTATUS(status):
+                if code:
                     account.corrupt.append((home.jobs / "0002" / "crash.txt").read_text()[-600:])
                 break
         drawn, charged = counts(home, witness)
         account.drawn, account.charged = account.drawn + drawn, account.charged + charged
     return account
+
+
+def registry_holds(home: Home) -> bool:
+    """Whether the run's model is entered."""
+    return any(model.name == "tuned" for model in registry.models(home))
 
 
 def await_charge(home: Home, pid: int) -> None:
