@@ -176,6 +176,8 @@ def publish(
     is left for the caller to remove. The draft must lie on the disk of `home.datasets`.
     """
     settings = {"task": task, "labels": labels, "unit": unit, "prompt": prompt, "synthetic": synthetic}
+    if facts.get("labels_declared"):  # the same records mean something else once their labels are known
+        settings["labels_declared"] = True
     files = {split: sha256_file(draft / f"{split}.jsonl") for split in SPLITS}
     sha256 = hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()
     with transaction(home) as link:

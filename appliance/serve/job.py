@@ -79,7 +79,9 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
 
 
 def choose_model(home: Home, name: str, *, gated: bool) -> Model:
-    """The GGUF entry to serve for `name`: itself, or the smallest file made from it.
+    """The GGUF entry to serve for `name`: itself, or the smallest file made from it that passed the gate.
+
+    Where that is not asked for (`gated`) and none has, the smallest of all.
 
     Raises:
         NotFound: no such model, or no file of it. GateFailed: none that may be served.
@@ -89,7 +91,7 @@ def choose_model(home: Home, name: str, *, gated: bool) -> Model:
     files = [entry] if entry.kind == "gguf" else _files_of(home, name)
     if not files:
         raise NotFound(f"{name} has no GGUF file yet.", f"Make one: cloister quantize {name}.")
-    passed = [file for file in files if not gated or _has_passed(home, file)]
+    passed = [file for file in files if _has_passed(home, file)] or ([] if gated else files)
     if not passed:
         raise _not_passed(home, name, files)
     return min(passed, key=lambda file: file.size)

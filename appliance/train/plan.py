@@ -203,7 +203,7 @@ def warnings(plan: Plan, settings: Settings, *, trained: int, budget: Budget | N
 
     The noise on a step's sum is a vector of length noise_multiplier x sqrt(trained) clip bounds, and the
     sum of `expected_batch` clipped gradients is at most `expected_batch` long. Where the noise is longer,
-    no step can go the way the records point, whatever they say.
+    a step is mostly noise, and only what many steps and many records agree on comes through.
     """
     if plan.noise_multiplier is None or plan.expected_batch is None:
         if plan.records < settings.batch:
@@ -215,9 +215,11 @@ def warnings(plan: Plan, settings: Settings, *, trained: int, budget: Budget | N
     real = plan.units - plan.made_up
     told = [
         f"The noise of a step is {ratio:.1f} times as long as the longest gradient there can be: this run"
-        f" will hardly learn. It needs about {_rounded(real * ratio):,} {plan.unit}s instead of"
+        f" may learn little. It needs about {_rounded(real * ratio):,} {plan.unit}s instead of"
         f" {real:,}{_instead(plan, trained, budget)}."
     ]
+    if settings.method == "lora" and settings.rank <= Settings().rank:
+        return told
     return [*told, "Fewer trained parameters help as well: --method lora with a small --rank."]
 
 
@@ -233,7 +235,8 @@ def _instead(plan: Plan, trained: int, budget: Budget | None) -> str:
     if budget is None or least < _LEAST_NOISE:
         return ""
     run = replace(plan.charged(plan.steps), noise_multiplier=least)
-    return f", or epsilon {epsilon([*budget.history, run], budget.delta):.2g}"
+    needed = epsilon([*budget.history, run], budget.delta)
+    return f", or epsilon {needed:.2g}" if needed <= budget.epsilon_limit else ""
 
 
 def _rounded(count: float) -> int:

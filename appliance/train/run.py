@@ -81,7 +81,7 @@ def train_setup(
         tuned.train()
         update = loop.private_update(engine, material.groups, plan, settings, ranks)
         charge = _charger(job, setup, plan, name, ranks) if charged else None
-    marks = _epsilon_marks(job, plan, setup.dataset.name, start) if charged else []
+    marks = _epsilon_marks(job, plan, setup, start) if charged else []
     began = time.monotonic()
     every = max(1, plan.steps // (2 * _LOOKS if settings.early_stop else _LOOKS))
 
@@ -200,16 +200,21 @@ def _charger(job: Job, setup: Setup, plan: Plan, name: str, ranks: Ranks) -> Cal
     return charge
 
 
-def _epsilon_marks(job: Job, plan: Plan, dataset: str, start: int) -> list[tuple[int, float]]:
+def _epsilon_marks(job: Job, plan: Plan, setup: Setup, start: int) -> list[tuple[int, float]]:
     """(step, epsilon of the dataset's history at that step), rising; shown as "at most" in between.
 
-    A run that goes on after `start` has been charged for steps that it takes again.
+    A run that goes on after `start` has been charged for steps that it takes again; it ends where its
+    limit is reached, so no figure is above that.
     """
     if plan.noise_multiplier is None or plan.delta is None:
         return []
-    found = ledger.budget(job.home, dataset)
-    history = list(found.history) if found else []
+    found = ledger.budget(job.home, setup.dataset.name)
+    if found is None:
+        return []
+    history, limit = found.history, min(found.epsilon_limit, setup.settings.epsilon or math.inf)
     places = sorted(
         {max(start + 1, plan.steps * mark // _EPSILON_MARKS) for mark in range(1, _EPSILON_MARKS + 1)}
     )
-    return [(step, epsilon([*history, plan.charged(step - start)], plan.delta)) for step in places]
+    return [
+        (step, min(limit, epsilon([*history, plan.charged(step - start)], plan.delta))) for step in places
+    ]

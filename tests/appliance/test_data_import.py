@@ -253,3 +253,12 @@ def test_errors_are_of_the_house(home, tmp_path):
             {"path": str(tmp_path / "gone.csv"), "name": "a", "columns": {"text": "t", "label": "l"}},
             a_job(home),
         )
+
+
+def test_labels_that_are_declared_later_are_a_new_version_of_the_same_records(home, letters):
+    spec = {"path": str(letters), "name": "letters", "columns": COLUMNS}
+    run(spec, a_job(home))
+    told = run({**spec, "labels": ["a", "b"]}, a_job(home, "j2"))
+    assert (told["version"], told["reused"]) == (2, False)
+    assert store.get(home, "letters").facts["labels_declared"] is True
+    assert run({**spec, "labels": ["a", "b"]}, a_job(home, "j3"))["reused"]
