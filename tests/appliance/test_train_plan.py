@@ -71,7 +71,11 @@ def test_noise_longer_than_any_gradient_is_warned_of_with_what_would_be_enough()
     few = int((plan.expected_batch or 0) ** 2 / (plan.noise_multiplier or 1) ** 2)  # ratio just below 1
     assert noise_ratio(plan, few) == pytest.approx(1, abs=0.01)
     assert warnings(plan, Settings(), trained=few, budget=budget()) == []
-    told = warnings(plan, Settings(), trained=16 * few, budget=budget())
+    assert "or epsilon" not in warnings(plan, Settings(), trained=16 * few, budget=budget())[0], "beyond 8"
+    wide = replace(budget(), epsilon_limit=100.0)
+    told = warnings(plan, Settings(), trained=16 * few, budget=wide)
+    assert len(told) == 1, "it is as small as can be"
+    assert len(warnings(plan, Settings(method="full"), trained=16 * few, budget=wide)) == 2
     assert "4.0 times" in told[0] and "3,600 patients instead of 900" in told[0]
     assert "or epsilon" in told[0]
     asked = float(told[0].partition("or epsilon ")[2].rstrip("."))
@@ -82,7 +86,7 @@ def test_noise_longer_than_any_gradient_is_warned_of_with_what_would_be_enough()
         candidates=900,
         records=9,
         unit="patient",
-        budget=replace(budget(), epsilon_limit=100.0),
+        budget=wide,
     )
     assert noise_ratio(enough, 16 * few) == pytest.approx(1, abs=0.05)
 
