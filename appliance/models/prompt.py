@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import Template, TemplateError
 
 from appliance.core.errors import DataRejected, ModelRejected
-from appliance.models.template import allowance, compile_template
+from appliance.models.template import compile_template
+from appliance.models.template_work import allowance
 
 _FAILURES = (TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, SyntaxError)
 _LIMITS = (MemoryError, RecursionError)
@@ -42,9 +43,12 @@ def render(
     *,
     bos_token: str,
     eos_token: str,
+    pad_token: str = "",
     add_generation_prompt: bool = True,
 ) -> str:
     """The prompt text of `messages` (`role`, `content`) under a model's own chat template.
+
+    `tools` and `documents` are none, as transformers' apply_chat_template passes them.
 
     Raises:
         ModelRejected: the template is not allowed, fails, refuses the messages, or does too much work.
@@ -56,6 +60,9 @@ def render(
                 messages=list(messages),
                 bos_token=bos_token,
                 eos_token=eos_token,
+                pad_token=pad_token,
+                tools=None,
+                documents=None,
                 add_generation_prompt=add_generation_prompt,
             )
     except (*_FAILURES, *_LIMITS) as problem:

@@ -2,36 +2,47 @@
 
 A template is a program that came with a file. Jinja's sandbox keeps it from reaching the process, not from
 filling memory or never ending: `"a" * 10**10`, a text that doubles forty times. So a template is parsed,
-held against the lists below, and its loops, sums and joins are rewritten so that each is counted.
+held against the lists below, and its loops, sums and comparisons are rewritten so that each is counted.
 
 The lists name what can do something: statements, functions, methods, filters, tests. Of the 70 templates of
-published models that llama.cpp 0.3.36 is tested with, 66 use nothing else; three call a filter that jinja
+published models that llama.cpp 0.3.36 is tested with, 62 render a plain chat; three call a filter that jinja
 does not have, one `format`. A variable that nobody passes is undefined, so any name may be asked for.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import wraps
 from itertools import chain
-from time import thread_time
-from types import GeneratorType
 from typing import Any
 
-from jinja2 import Template, TemplateError, nodes
+from jinja2 import Template, TemplateError, nodes, pass_context
 from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
+from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+
+from appliance.models.template_work import (
+    ITEM,
+    allowance,
+    check_sum,
+    compare,
+    counted_filter,
+    counted_test,
+    flat,
+    size,
+    spend,
+    spend_call,
+    spend_copy,
+    spend_each,
+    spend_key,
+    spend_text,
+)
 
 _LONGEST, _DEEPEST = 100_000, 60  # characters and levels of a template; the largest known: 16,714 and 29
-_LARGEST_TEXT, _LARGEST_NUMBER = 4_000_000, 10**15
-_WORK = 50_000_000  # characters written, copied or looped over for one prompt
-_SECONDS = 5.0  # of processor time
-_ITEM = 32  # what an item of a list or a turn of a loop counts, in characters
+_LARGEST_NUMBER = 10**15
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -48,41 +59,18 @@ _METHODS = _words(
     """append capitalize count endswith find get index isdigit items join keys lower lstrip pop
     removeprefix removesuffix replace rstrip split splitlines startswith strip title upper values"""
 )
-_QUICK = ("count", "d", "default", "first", "last", "length", "safe")  # those that look at no content
-_DEEP = ("join", "string", "tojson")  # those that write out all content
-_FILTERS = _words(
-    """abs capitalize dictsort float indent int items list lower map max min reject rejectattr replace
-    reverse round select selectattr sort title trim unique upper"""
+_QUICK = ("count", "d", "default", "first", "last", "length")  # those that look at no content
+_DEEP = _words(  # those that write out, compare or hash all content
+    """capitalize dictsort indent join lower max min replace safe sort string title tojson trim unique
+    upper"""
 )
+_FILTERS = _words("abs float int items list map reject rejectattr reverse round select selectattr")
 _TESTS = _words(
     """boolean callable defined divisibleby eq equalto even false filter float ge gt in integer iterable
     le lower lt mapping ne none number odd sameas sequence string test true undefined upper"""
 )
-
-
-class _Work:
-    """What is left of a rendering's allowance."""
-
-    def __init__(self) -> None:
-        self.left, self.ends = _WORK, thread_time() + _SECONDS
-
-    def spend(self, characters: int) -> None:
-        self.left -= characters
-        if self.left < 0 or thread_time() > self.ends:
-            raise TemplateError("it does too much work for a prompt")
-
-
-_work: ContextVar[_Work] = ContextVar("work")
-
-
-@contextmanager
-def allowance() -> Iterator[None]:
-    """The limits of one compilation or rendering; beyond them, jinja2.TemplateError."""
-    before = _work.set(_Work())
-    try:
-        yield
-    finally:
-        _work.reset(before)
+_COSTLY_TESTS = _words("divisibleby eq equalto even filter ge gt in le lower lt ne odd test upper")
+_COUNTED = (nodes.For, nodes.Concat, nodes.Compare, nodes.Getitem, nodes.Pair)
 
 
 def compile_template(text: str) -> Template:
@@ -97,7 +85,7 @@ def compile_template(text: str) -> Template:
     with allowance():
         tree = _sandbox.parse(text)
         _check(tree)
-        for node in list(tree.find_all((nodes.For, nodes.Concat))):
+        for node in list(tree.find_all(_COUNTED)):
             _count(node)
         tree.set_environment(_sandbox)
         return _sandbox.from_string(tree)
@@ -138,54 +126,37 @@ def _check_node(node: nodes.Node, macros: set[str]) -> None:
 
 
 def _count(node: nodes.Node) -> None:
-    """Let a loop take its items through `_each`, and `a ~ b` become a sum, which is counted."""
+    """Let loops, slices, keys and comparisons be paid for, and `a ~ b` become a sum, which is."""
     if isinstance(node, nodes.For):
         words = (word.data for word in node.find_all(nodes.TemplateData))
         texts = (text.value for text in node.find_all(nodes.Const) if isinstance(text.value, str))
-        cost = nodes.Const(_ITEM + sum(map(len, chain(words, texts))))
-        node.iter = nodes.Filter(node.iter, "_each", [cost], [], None, None, lineno=node.lineno)
+        cost = nodes.Const(ITEM + sum(map(len, chain(words, texts))))
+        node.iter = _through("_each", node.iter, cost)
     elif isinstance(node, nodes.Concat):
-        parts = [nodes.Filter(part, "_text", [], [], None, None, lineno=node.lineno) for part in node.nodes]
+        parts = [_through("_text", part) for part in node.nodes]
         total: nodes.Expr = parts[0]
         for part in parts[1:]:
             total = nodes.Add(total, part, lineno=node.lineno)
         node.nodes = [total]
+    elif isinstance(node, nodes.Compare):
+        names = nodes.Const(tuple(each.op for each in node.ops))
+        node.expr = _through("_compare", node.expr, names, *(each.expr for each in node.ops))
+        node.ops = []
+    elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
+        node.node = _through("_copy", node.node)
+    elif isinstance(node, nodes.Getitem) and not isinstance(node.arg, nodes.Const):
+        node.arg = _through("_key", node.arg)
+    elif isinstance(node, nodes.Pair) and not isinstance(node.key, nodes.Const):
+        node.key = _through("_key", node.key)
 
 
-def _size(value: object) -> int:
-    """About how many characters `value` has when it is written out; counted no further than needed."""
-    if isinstance(value, str):
-        return len(value)
-    most, total, left = _work.get().left, 0, [value]
-    while left and total <= most:
-        part = left.pop()
-        total += _ITEM + (len(part) if isinstance(part, str | range) else 0)
-        if isinstance(part, Mapping):
-            left += [*part.keys(), *part.values()]
-        elif isinstance(part, list | tuple):
-            left += part
-    return total
+def _through(name: str, value: nodes.Node, *arguments: nodes.Expr) -> nodes.Filter:
+    return nodes.Filter(value, name, [*arguments], [], None, None, lineno=value.lineno)
 
 
-def _flat(value: object) -> int:
-    if isinstance(value, str):
-        return len(value)
-    return _ITEM * (1 + (len(value) if isinstance(value, list | tuple | dict | range) else 0))
-
-
-def _each(items: Any, cost: int) -> Any:
-    found = items if isinstance(items, list | tuple | dict | range) else list(items)
-    _work.get().spend(len(found) * cost)
-    return found
-
-
-def _text(value: object) -> str:
-    _work.get().spend(_size(value))
-    return str(value)
-
-
-def _output(value: object) -> object:
-    _work.get().spend(_size(value))
+@pass_context  # with which jinja leaves constants to the rendering, too
+def _output(_: Context, value: object) -> object:
+    spend(size(value))
     return value
 
 
@@ -197,48 +168,9 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """As transformers writes it: without HTML escapes, which jinja's own would add."""
-    if indent is not None and not 0 <= indent <= 8:
-        raise TemplateError("it indents too far")
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
-
-
-def _check_growth(name: str, text: object, arguments: tuple[Any, ...]) -> None:
-    """Refuse a replacement, join or indentation before it fills the memory."""
-    size = 0
-    if name == "replace" and len(arguments) > 1 and isinstance(text, str):
-        size = len(text) + text.count(str(arguments[0])) * len(str(arguments[1]))
-    elif name == "join" and isinstance(text, str):
-        size = _size(arguments[0]) * (1 + len(text)) if arguments else 0
-    elif name == "join" and isinstance(text, list | tuple):
-        size = _size(text) + len(text) * len(str(arguments[0])) if arguments else 0
-    elif name == "indent" and arguments:
-        width = arguments[0] if isinstance(arguments[0], int) else len(str(arguments[0]))
-        size = width * (1 + str(text).count("\n"))
-    if size > _LARGEST_TEXT:
-        raise TemplateError(f"its {name} makes too long a text")
-
-
-def _counted(name: str, work: Callable[..., Any], *, leading: int) -> Callable[..., Any]:
-    """The filter `work`, counted. `leading` arguments of jinja's own come before the value."""
-
-    @wraps(work)
-    def counted(*arguments: Any, **options: Any) -> Any:
-        value, rest = arguments[leading], (*arguments[leading + 1 :], *options.values())
-        if isinstance(value, GeneratorType):
-            value = list(value)
-        if name not in _QUICK:
-            _check_growth(name, value, rest)
-            _work.get().spend(_size(value) if name in _DEEP else _flat(value))
-        found = work(*arguments[:leading], value, *arguments[leading + 1 :], **options)
-        if isinstance(found, Iterator):
-            found = list(found)
-        if name not in _QUICK:
-            _work.get().spend(_flat(found))
-        return found
-
-    return counted
 
 
 class _Generation(Extension):
@@ -252,9 +184,9 @@ class _Generation(Extension):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, with sums, products and calls counted and formatting by % left out."""
+    """Jinja's sandbox, with sums and calls counted and formatting by % left out."""
 
-    intercepted_binops = frozenset(("+", "*", "%"))
+    intercepted_binops = frozenset(("+", "-", "*", "/", "//", "%"))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
@@ -263,18 +195,17 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if numbers and max(abs(left), abs(right)) > _LARGEST_NUMBER:
             raise TemplateError("it computes with too large a number")
         if not numbers:
-            _work.get().spend(_flat(left) + _flat(right))
-            if isinstance(left, str) and isinstance(right, str) and len(left) + len(right) > _LARGEST_TEXT:
-                raise TemplateError("it makes too long a text")
+            check_sum(left, right)
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        owner = getattr(__obj, "__self__", None)
-        if isinstance(owner, str):
-            _check_growth(__obj.__name__, owner, args)
-        _work.get().spend(_ITEM)
+        if isinstance(__obj, Macro):
+            spend(ITEM)  # what it does with its arguments is counted where it does it
+        else:
+            args = tuple(list(each) if isinstance(each, Iterator) else each for each in args)
+            spend_call(__obj, (*args, *(() if __obj is Namespace else kwargs.values())))
         found = super().call(__context, __obj, *args, **kwargs)
-        _work.get().spend(_flat(found))
+        spend(flat(found))
         return found
 
 
@@ -294,14 +225,23 @@ def _make() -> _Sandbox:
         lstrip_blocks=True,
         extensions=[LoopControlExtension, _Generation],
         finalize=_output,
+        optimized=False,  # it would compute constants, uncounted, while it compiles
     )
     own = {**made.filters, "tojson": _tojson}
     made.filters = {
-        name: _counted(name, own[name], leading=int(hasattr(own[name], "jinja_pass_arg")))
+        name: counted_filter(name, own[name], deep=name in _DEEP, quick=name in _QUICK)
         for name in (*_QUICK, *_DEEP, *_FILTERS)
     }
-    made.filters |= {"_each": _each, "_text": _text}
-    made.tests = {name: made.tests[name] for name in _TESTS}
+    made.filters |= {
+        "_compare": compare,
+        "_copy": spend_copy,
+        "_each": spend_each,
+        "_key": spend_key,
+        "_text": spend_text,
+    }
+    known: dict[str, Any] = made.tests
+    tests: dict[str, Callable[..., Any]] = {name: known[name] for name in _TESTS}
+    made.tests = tests | {name: counted_test(name, tests[name]) for name in _COSTLY_TESTS}
     made.globals = {name: made.globals[name] for name in ("namespace", "range")}
     made.globals |= {"raise_exception": _raise, "strftime_now": _strftime_now}
     return made

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -40,13 +42,29 @@ def rendered(template: str, chat: list[dict[str, str]] | None = None) -> str:
         " 'user') | list) | length }}{% for k, v in messages[0] | dictsort %}{{ k }}{% endfor %}",
         "{%- generation %}{{ 7 // 2 }}{{ 7 % 4 }}{% endgeneration %}{{ range(3) | list }}{{ missing }}"
         "{% if enable_thinking is defined and enable_thinking is false %}x{% endif %}",
+        "{% if tools is none and documents is none %}a{% endif %}{% if tools is defined %}b{% endif %}"
+        "{{ tools }}[{{ pad_token }}]{{ pad_token is defined }}",
+        "{{ 1 < 2 < 3 }}{{ 1 < 2 > 3 }}{{ 'a' in 'abc' }}{{ 'role' in messages[0] }}{{ 3 not in [1, 2] }}"
+        "{{ messages[0] == messages[1] }}{{ [1, 2] == [1, 2] }}{{ missing == none }}{{ 2 >= 2 <= 1 }}"
+        "{{ messages[0][['role'][0]] }}{{ messages[1:][0].role }}{{ {'a' ~ 'b': 1} }}{{ [2, 1] | sort }}"
+        "{{ 'ab' | replace(new='c', old='a') }}{{ 'a\nb' | indent(first=true, width=2) }}"
+        "{{ 2.345 | round(1) }}{{ [1, 2] | join(d='+') }}{{ messages | join(attribute='role', d=', ') }}"
+        "{{ 3 is odd }}{{ 5 - 2 }}"
+        "{{ [1, 1] | unique | list }}{{ {'a': [1]} | tojson(indent=4) }}{{ 'a' | safe }}"
+        "{{ 'ab'.index('b') }}",
     ],
 )
 def test_what_is_counted_renders_as_transformers_does(template: str) -> None:
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     wanted = _compile_jinja_template(template).render(
-        messages=CHAT, bos_token="<s>", eos_token="</s>", add_generation_prompt=True
+        messages=CHAT,
+        tools=None,
+        documents=None,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="",
+        add_generation_prompt=True,
     )
     assert rendered(template) == wanted
 
@@ -86,6 +104,10 @@ def test_what_is_not_listed_is_refused_before_it_runs(template: str, words: str)
         check_template(template)
 
 
+_NEST = "{% set a=[1] %}{% set b=[1] %}" + "{% set a=[a,a] %}{% set b=[b,b] %}" * 50
+_NEST_LOW = "{% set a=[1] %}{% set b=[1] %}" + "{% set a=[a,a] %}{% set b=[b,b] %}" * 35
+_TUPLE = "{% set a=(1,) %}{% set b=(1,) %}" + "{% set a=(a,a) %}{% set b=(b,b) %}" * 50
+_LONG = "{% set n = namespace(s='aaaa') %}{% for i in range(19) %}{% set n.s = n.s + n.s %}{% endfor %}"
 _MANY = "{% for i in range(99999) %}"
 _DOUBLE = "{% set n = namespace(x='ab', l=[1, 2], d='a', i=2) %}{% for i in range(70) %}"
 
@@ -129,6 +151,108 @@ def test_a_flood_ends_early_and_small(template: str) -> None:
         rendered(template)
     assert time.process_time() - began < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # kilobytes
+
+
+def in_a_child(template: str) -> None:
+    """Render it where what never gives the interpreter back, or takes all memory, can be ended."""
+    script = (
+        "import resource, sys\n"
+        "from appliance.models.prompt import render\n"
+        "from appliance.core.errors import ModelRejected\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000,) * 2)\n"
+        "template = sys.stdin.read()\n"
+        "chat = [{'role': 'user', 'content': 'x'}]\n"
+        "try:\n    render(template, chat, bos_token='', eos_token='')\n"
+        "except ModelRejected as refusal:\n    print('refused', refusal)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        input=template,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    words, peak = ended.stdout.rsplit(maxsplit=1)
+    assert words.startswith("refused")
+    assert "MemoryError" not in words
+    assert "not allowed" not in words
+    assert int(peak) < 600_000  # kilobytes
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        _NEST + "{{ 'x' if a == b }}",
+        _NEST + "{{ 'x' if a < b }}",
+        _NEST_LOW + "{{ 'x' if a == b }}",
+        _NEST + "{{ 'x' if a in [b] }}",
+        _NEST + "{{ 'x' if 1 == 1 != a not in [b] }}",
+        _NEST + "{{ 'x' if a is eq b }}",
+        _NEST + "{{ 'x' if a is in [b] }}",
+        _NEST + "{{ [a] | select('equalto', b) | list | length }}",
+        _NEST + "{{ [b].index(a) }}",
+        _NEST + "{{ [b].count(a) }}",
+        _NEST + "{{ [a, b] | sort | length }}",
+        _NEST + "{{ [a, b] | min | length }}",
+        _NEST + "{{ [a, b] | max | length }}",
+        _TUPLE + "{{ [a, b] | unique | list | length }}",
+        _TUPLE + "{{ {a: 1} | length }}",
+        _TUPLE + "{{ {}[a] }}",
+        _TUPLE + "{{ {}.get(a) }}",
+        _TUPLE + "{{ a in {} }}",
+        _LONG + _MANY + "{% if 'aaaaaaaaaaaaaaab' in n.s %}{% endif %}{% endfor %}",
+        _LONG + _MANY + "{% if n.s.find('aaaaaaaaaaaaaaab') %}{% endif %}{% endfor %}",
+        _LONG + _MANY + "{% if n.s[::-1] %}{% endif %}{% endfor %}",
+        _LONG + "{{ n.s.strip('b' + n.s) }}",
+        "{{ 5 | round(-999999999) }}",
+    ],
+)
+def test_a_comparison_of_what_never_ends_is_refused(template: str) -> None:
+    in_a_child(template)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 'a' | indent(first=true, width=900000000) }}",
+        _LONG + "{{ n.s | replace(new=n.s, old='a') }}",
+        _LONG + "{{ range(9999) | list | join(attribute='x', d=n.s) }}",
+        _LONG + "{{ {'a': n.s}.values() | join(n.s) | length }}",
+        _LONG + "{{ [1, 2] | tojson(separators=(n.s, ':')) }}",
+        "{{ 'a\\ra\\ra\\ra\\ra\\ra\\ra' | indent(900000, true) }}",
+        "{{ '%999999999d' is odd }}",
+        "{{ '%999999999d' is divisibleby 3 }}",
+    ],
+)
+def test_named_arguments_are_held_against_the_same_limits(template: str) -> None:
+    in_a_child(template)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        *(f"a | {name}" for name in ("upper", "lower", "title", "capitalize", "trim", "safe")),
+        "a | replace('x', 'y')",
+        "a is lower",
+        "raise_exception(a)",
+        "{}[a].x",
+        "namespace(x=a)",
+        "{'x': a}.values()",
+    ],
+)
+def test_a_nest_of_lists_is_not_written_out(step: str) -> None:
+    in_a_child(_NEST + "{{ " + step + " }}")
+
+
+def test_nothing_is_computed_while_a_template_is_compiled() -> None:
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    check_template("{% if false %}{{ 'a' | indent(first=true, width=900000000) }}{% endif %}")
+    check_template("{% if false %}{{ ('a' | indent(900000000, true)) ~ 'b' }}{% endif %}")
+    assert rendered("{% if false %}{{ 'a' | round(-999999999) }}{{ 'a' * 2 }}{% endif %}x") == "x"
+    assert time.process_time() - began < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
 def test_a_long_chat_has_room() -> None:
