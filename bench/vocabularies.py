@@ -108,7 +108,7 @@ def compare(file: Path) -> Outcome:
         )
         write_vocabulary(work / "ours.gguf", vocabulary)
         theirs = load_tokenizer(work)
-        wanted = tokens(theirs, list(NASTY)) | {"ends": [], "width": len(vocabulary.tokens)}
+        wanted = tokens(theirs, list(NASTY)) | {"ends": [], "chats": [], "width": len(vocabulary.tokens)}
         with LlamaFile(work / "ours.gguf", vocab_only=True) as llama:
             ours = [llama.tokenize(text, special=False) for text in texts]
             proof, _ = judge_tokens(list(NASTY), wanted, read_tokens(llama, list(NASTY)) | {"ends": []})

@@ -18,7 +18,7 @@ from appliance.models.registry import Model
 from quantize.convert import convert
 from quantize.foreign import check_adapter_gguf
 from quantize.header import read_gguf
-from quantize.limits import Parity, limits_with
+from quantize.limits import Parity, limits_changed, limits_with
 from quantize.lora import Adapter
 from quantize.lora_gguf import write_adapter
 from quantize.origin import Origin, open_origin
@@ -41,18 +41,27 @@ def adapter_file(job: Job, name: str, limits: dict[str, dict[str, float]] | None
         raise ConfigWrong(f"{name} is no adapter.", f"Make whole files of it: cloister quantize {name}.")
     title = f"{name}-lora"
     old = _ours(job, origin, title)
-    bound = limits_with(limits, origin.plan.arch)["F16"]
+    bounds = limits_with(limits, origin.plan.arch)
+    bound = bounds["F16"]
     if not isinstance(bound, Parity):
         raise ConfigWrong("The limit of F16 is none against transformers.", "See docs/decisions.")
     if old is not None and old.facts["proof"]["limits"]["F16"] == asdict(bound) and _whole(old):
         job.log(f"{title} is there, proven from the same source; reused.")
         return _entry(old, reused=True)
     with worksite(job) as work:
-        return _made(job, origin, origin.adapter, title, work, bound)
+        return _made(
+            job, origin, origin.adapter, title, work, bound, limits_changed(bounds, ["F16"], origin.plan.arch)
+        )
 
 
 def _made(
-    job: Job, origin: Origin, adapter: Adapter, title: str, work: Path, bound: Parity
+    job: Job,
+    origin: Origin,
+    adapter: Adapter,
+    title: str,
+    work: Path,
+    bound: Parity,
+    changed: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     need_room(work, 2 * origin.plan.parameters + _LOGITS)
     draft, base, strings = work / "adapter.gguf", work / "F16.gguf", strings_for(job.home, origin)
@@ -85,9 +94,12 @@ def _made(
         "tokens": found["tokens"],
         "template": found["template"],
         "logits": {"F16": found["logits"]},
+        "served": found["served"],
         "limits": {"F16": asdict(bound)},
         "verdict": "PASS",
     }
+    if changed:
+        proof["limits_changed"] = changed
     return _publish(job, origin, title, draft, proof)
 
 

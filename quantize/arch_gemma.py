@@ -18,6 +18,7 @@ from quantize.layout import (
     need,
     norms,
     read_sizes,
+    real,
     split_attention,
     split_mlp,
     tensors,
@@ -48,7 +49,7 @@ def gemma2(config: Config) -> Plan:
     for key in ("attn_logit_softcapping", "final_logit_softcapping"):
         if not config[key]:
             raise unlike(key, config[key])
-        keys[key] = float(config[key])
+        keys[key] = real(key, config[key])
     parts = [*norms(_NORMS, sizes.width), *split_attention(sizes), *split_mlp(sizes)]
     return Plan(
         arch="gemma2", hyperparameters=keys, tensors=tensors(sizes, parts, tied=True, shift=1.0), tied=True
@@ -67,7 +68,7 @@ def gemma3(config: Config) -> Plan:
         base = scaled(sliding, config, sizes.head).keys["rope.freq_base"]
         keys |= _window(config, slides) | {"rope.freq_base_swa": base}
     if config["final_logit_softcapping"]:
-        keys["final_logit_softcapping"] = float(config["final_logit_softcapping"])
+        keys["final_logit_softcapping"] = real("final_logit_softcapping", config["final_logit_softcapping"])
     tied = bool(config["tie_word_embeddings"])
     parts = [
         *norms(_NORMS, sizes.width),

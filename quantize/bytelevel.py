@@ -8,7 +8,7 @@ from typing import Any
 from quantize.pretokenizer import PRE_TOKENIZERS, parts
 from quantize.search import search
 from quantize.source import Checkpoint
-from quantize.vocabulary import Vocabulary, refused
+from quantize.vocabulary import Vocabulary, merges_of, refused
 
 
 def is_bytelevel(content: dict[str, Any]) -> bool:
@@ -35,7 +35,7 @@ def read_bytelevel(checkpoint: Checkpoint, shared: Vocabulary) -> Vocabulary:
         raise refused("drops merges at random")
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise refused("marks parts of words")
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    merges = [" ".join(pair) for pair in merges_of(model)]
     vocabulary = replace(shared, model="gpt2", merges=merges)
     whole_words = bool(model.get("ignore_merges"))
     pre = PRE_TOKENIZERS.get((parts(content.get("pre_tokenizer")), whole_words))

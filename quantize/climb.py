@@ -15,7 +15,7 @@ from quantize.calibration import Calibration
 from quantize.header import Gguf, read_gguf
 from quantize.imatrix import collect
 from quantize.kernel import quantize_file
-from quantize.limits import Limits, shortfalls
+from quantize.limits import Limits, limits_changed, shortfalls
 from quantize.origin import Origin
 from quantize.recipe import Recipe, ladder
 from quantize.serving import measure
@@ -61,6 +61,9 @@ class Climb:
                 }
                 proof |= {"f16": self._f16_words(), "imatrix": dict(self.matrix) if recipe.matrix else None}
                 proof["verdict"] = "PASS"
+                changed = limits_changed(self.bounds, [recipe.kind], self.origin.plan.arch)
+                if changed := {**self.f16["proof"].get("limits_changed", {}), **changed}:
+                    proof["limits_changed"] = changed
                 serving = measured(draft, recipe.label, self.patience)
                 return shelf.publish(self.job, self.origin, recipe, asked, draft, header, proof, serving)
             draft.unlink()
@@ -69,7 +72,7 @@ class Climb:
         reasons = "; ".join(f"{label}: {', '.join(rung['missed'])}" for label, rung in stepped.items())
         raise ProofFailed(
             f"No type from {asked.label} up is close enough to F16 ({reasons}).",
-            "Serve the F16 file, or change the limits if the task's accuracy holds.",
+            _hint([rung["loss"] for rung in stepped.values()]),
         )
 
     def _try(self, recipe: Recipe, draft: Path) -> tuple[dict[str, Any], Gguf]:
@@ -152,3 +155,10 @@ def measured(draft: Path, label: str, patience: float) -> dict[str, Any]:
     memory = found["memory"]
     total = draft.stat().st_size + memory["kv"] + memory["compute"]
     return {"memory": {**memory, "total": total}, "tokens_per_second": found["speed"]}
+
+
+def _hint(losses: list[dict[str, Any]]) -> str:
+    """What to do where no type is close enough; logits that are no numbers may be the F16 file's own."""
+    if any(loss["not_finite"] for loss in losses):
+        return "Use another base: this one does not compute with the numbers that serving keeps."
+    return "Serve the F16 file, or change the limits if the task's accuracy holds."

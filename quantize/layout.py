@@ -19,6 +19,7 @@ from appliance.core.errors import ModelRejected
 Config = Mapping[str, Any]
 Value = int | float | str | list[bool]
 _MOST_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS
+_LARGEST_INT, _LARGEST_FLOAT = 2**31 - 1, float(np.finfo(np.float32).max)  # what a GGUF's keys hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +174,15 @@ def common(config: Config, sizes: Sizes, rope: Mapping[str, Value], context: int
     """The hyperparameters that all architectures have, with those of `rope`.
 
     `context` is in tokens; 0: what config.json says.
+
+    Raises:
+        ModelRejected: the norms' epsilon is no number of float32, or the context holds no two tokens.
     """
+    context = context or sizes.context
+    if context < 2:
+        raise unlike("a context", context)  # no next token to compare
     return {
-        "context_length": context or sizes.context,
+        "context_length": context,
         "embedding_length": sizes.width,
         "block_count": sizes.layers,
         "feed_forward_length": sizes.inner,
@@ -183,23 +190,35 @@ def common(config: Config, sizes: Sizes, rope: Mapping[str, Value], context: int
         "attention.head_count_kv": sizes.kv_heads,
         "attention.key_length": sizes.head,
         "attention.value_length": sizes.head,
-        "attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
+        "attention.layer_norm_rms_epsilon": real("rms_norm_eps", config["rms_norm_eps"]),
         **rope,
         "vocab_size": sizes.vocab,
     }
 
 
 def whole(config: Config, key: str, default: int | None = None) -> int:
-    """A positive whole number of config.json; `default` where it is missing or null.
+    """A positive whole number of config.json, at most 2^31 - 1; `default` where it is missing or null.
 
     Raises:
         ModelRejected: it is none.
     """
     value = config.get(key)
     value = default if value is None else value
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 1 <= value <= _LARGEST_INT:
         raise ModelRejected(f"config.json has no usable {key}.", "Copy config.json again from its source.")
     return value
+
+
+def real(what: str, value: Any) -> float:
+    """A setting as a float that float32 can hold; `what` names it in the error.
+
+    Raises:
+        ModelRejected: it is too large, or no number.
+    """
+    number = float(value)
+    if not abs(number) <= _LARGEST_FLOAT:
+        raise unlike(what, value)
+    return number
 
 
 def need(config: Config, key: str, *allowed: object) -> None:

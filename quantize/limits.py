@@ -59,6 +59,7 @@ LOSS = {
 # Beyond this perplexity the proof texts are none that the model has learnt to write (a label model
 # hardly writes at all), and the ratio compares the noise in its least likely tokens.
 READABLE = 100.0
+_LEAST_SHARE = 0.99  # of strings and chats: with fewer equal, the tokenizer or template is another
 
 Limits = dict[str, Parity | Loss]
 
@@ -72,18 +73,48 @@ def limits_with(changes: Mapping[str, Mapping[str, float]] | None, arch: str = "
     """All limits with a site's own figures, {"Q4_K_M": {"kld_mean": 0.1}}.
 
     Raises:
-        ConfigWrong: a type or figure that does not exist.
+        ConfigWrong: a type or figure that does not exist, a bound that is no number, or a share of
+            tokens or chats below 0.99.
     """
-    limits: Limits = {**{kind: parity_limit(kind, arch) for kind in PARITY}, **LOSS}
+    limits = _shipped(arch)
     for kind, figures in (changes or {}).items():
         if kind not in limits or not set(figures) <= set(asdict(limits[kind])):
             raise ConfigWrong(
                 f"There is no such quantising limit: {kind} {', '.join(sorted(figures))}.",
                 "Types and figures stand in docs/decisions/quantise-limits.md.",
             )
+        for figure, value in figures.items():
+            _check_bound(f"{kind}.{figure}", value, optional=asdict(limits[kind])[figure] is None)
         changed: Any = limits[kind]
         limits[kind] = replace(changed, **figures)
     return limits
+
+
+def _shipped(arch: str) -> Limits:
+    return {**{kind: parity_limit(kind, arch) for kind in PARITY}, **LOSS}
+
+
+def _check_bound(name: str, value: Any, *, optional: bool) -> None:
+    if value is None and optional:
+        return
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ConfigWrong(f"{value} is no limit for {name}.", "Give a number.")
+    if name.endswith((".tokens", ".chats")) and not _LEAST_SHARE <= value <= 1:
+        raise ConfigWrong(
+            f"{name} cannot be {value:g}: with fewer equal, it is not the model.",
+            f"Give a share from {_LEAST_SHARE} to 1.",
+        )
+
+
+def limits_changed(bounds: Limits, kinds: Iterable[str], arch: str) -> dict[str, dict[str, Any]]:
+    """Where the bounds of `kinds` are not the shipped ones: kind -> figure -> {"shipped", "used"}."""
+    changed: dict[str, dict[str, Any]] = {}
+    for kind in kinds:
+        used = asdict(bounds[kind])
+        for figure, bound in asdict(_shipped(arch)[kind]).items():
+            if used[figure] != bound:
+                changed.setdefault(kind, {})[figure] = {"shipped": bound, "used": used[figure]}
+    return changed
 
 
 def read_limits(texts: Iterable[str]) -> dict[str, dict[str, float]]:
@@ -108,6 +139,10 @@ def read_limits(texts: Iterable[str]) -> dict[str, dict[str, float]]:
 def shortfalls(figures: dict[str, Any], limit: Parity | Loss) -> list[str]:
     """What of `figures` misses `limit`, in words; empty when all is well."""
     missed = []
+    if figures.get("not_finite"):
+        missed.append(
+            f"{figures['not_finite']} of {figures['positions']} positions have logits that are no numbers"
+        )
     for name, bound in asdict(limit).items():
         if bound is None or name in ("tokens", "chats"):  # those are judged where they are counted
             continue

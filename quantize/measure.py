@@ -15,19 +15,23 @@ def compare(ours: np.ndarray, theirs: np.ndarray) -> dict[str, np.ndarray]:
 
     KL(theirs || ours) = sum softmax(x) (x - y) - log Zx + log Zy, with x, y the logits less their
     row maxima and Z the sums of their exponentials. In float64: equal files differ by about 1e-11.
+    "finite" is False where one of the two has logits that are no numbers; the others mean nothing there.
     """
-    kl, top, gap, clear = [], [], [], []
+    kl, top, gap, clear, finite = [], [], [], [], []
     for at in range(0, len(theirs), _ROWS):
         raw_x, raw_y = (part[at : at + _ROWS].astype(np.float64) for part in (theirs, ours))
+        sound = np.isfinite(raw_x).all(1) & np.isfinite(raw_y).all(1)
+        raw_x[~sound] = raw_y[~sound] = np.nan
         x, y = (raw - raw.max(1, keepdims=True) for raw in (raw_x, raw_y))
         ex, zy = np.exp(x), np.exp(y).sum(1)
         zx = ex.sum(1)
         kl.append((ex * (x - y)).sum(1) / zx - np.log(zx) + np.log(zy))
-        top.append(raw_x.argmax(1) == raw_y.argmax(1))
+        top.append((raw_x.argmax(1) == raw_y.argmax(1)) & sound)
         gap.append(np.abs(raw_x - raw_y).max(1) / raw_x.std())
+        finite.append(sound)
         best = np.partition(ex, -2, axis=1)[:, -2:] / zx[:, None]
         clear.append(best[:, 1] - best[:, 0] >= CLEAR)
-    parts = {"kl": kl, "same_top": top, "gap": gap, "clear": clear}
+    parts = {"kl": kl, "same_top": top, "gap": gap, "clear": clear, "finite": finite}
     return {key: np.concatenate(part) for key, part in parts.items()}
 
 
@@ -46,6 +50,7 @@ def parity_figures(parts: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     return {
         "positions": len(whole["kl"]),
+        "not_finite": int((~whole["finite"]).sum()),
         "kl_mean": float(whole["kl"].mean()),
         "kl_max": float(whole["kl"].max()),
         "max_abs": float(whole["gap"].max()),
@@ -61,6 +66,7 @@ def loss_figures(parts: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     change = np.exp(-ours) - np.exp(-theirs)
     return {
         "positions": len(kl),
+        "not_finite": int((~whole["finite"]).sum()),
         "kld_mean": float(kl.mean()),
         "kld_median": float(np.median(kl)),
         "kld_99": float(np.quantile(kl, 0.99)),

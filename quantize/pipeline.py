@@ -25,7 +25,7 @@ from quantize.calibration import Calibration, declared, shipped
 from quantize.climb import BITS, Climb, measured
 from quantize.convert import convert
 from quantize.header import read_gguf
-from quantize.limits import Limits, Parity, limits_with
+from quantize.limits import Limits, Parity, limits_changed, limits_with
 from quantize.origin import Origin, open_origin
 from quantize.proving import patience, prove, start_reference, strings_for
 from quantize.recipe import Recipe, check_matches, recipe_from
@@ -186,6 +186,8 @@ class _Run:
                 "Nothing was registered. Use the base's own tokenizer and template, or another base.",
             )
         proof |= {"limits": {kind: asdict(limit) for kind, limit in limits.items()}, "verdict": "PASS"}
+        if changed := limits_changed(self.bounds, limits, self.origin.plan.arch):
+            proof["limits_changed"] = changed
         draft = self._draft("F16")
         serving = measured(draft, "F16", self.patience)
         return shelf.publish(self.job, self.origin, _F16, _F16, draft, read_gguf(draft), proof, serving)

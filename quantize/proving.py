@@ -20,6 +20,9 @@ from quantize.texts import ANSWERS, CHATS, MESSAGES, NASTY, PASSAGES
 from quantize.verify import examine, judge
 
 _OWN, _LONGEST = 200, 2000  # of the site's own records, and characters of each
+_PLAIN = 64  # added tokens that are read as they stand; all others are tried
+_READ_OTHERWISE = ("lstrip", "rstrip", "single_word", "normalized")
+_FORMS = ("?", "a ? b", "x?? y", " ?\n", "x?x")
 
 
 def strings_for(home: Home, origin: Origin, texts: Sequence[str] = ()) -> list[str]:
@@ -59,6 +62,7 @@ def start_reference(origin: Origin, strings: list[str], logits: Path) -> worker.
         answered=_answered(origin.model.facts.get("task")),
         passages=list(PASSAGES),
         logits=str(logits),
+        longest=origin.plan.hyperparameters["context_length"],
     )
 
 
@@ -93,14 +97,18 @@ def prove(
         windows=wanted["windows"][: wanted["compared"]],
         logits=str(ours),
         adapter=str(adapter) if adapter else None,
+        served=kind == "F16",
     )
     return judge(kind, limit, strings, wanted, seen, theirs, ours)
 
 
 def special_strings(tokenizer: dict[str, Any]) -> list[str]:
     """Strings with the tokenizer's own added tokens inside."""
-    added = [entry["content"] for entry in tokenizer.get("added_tokens", [])][:16]
-    return [form.replace("?", token) for token in added for form in ("?", "a ? b", "x?? y", " ?\n")]
+    odd: list[str] = []
+    plain: list[str] = []
+    for entry in tokenizer.get("added_tokens", []):
+        (odd if any(entry.get(flag) for flag in _READ_OTHERWISE) else plain).append(entry["content"])
+    return [form.replace("?", token) for token in [*plain[:_PLAIN], *odd] for form in _FORMS]
 
 
 def _answered(task: dict[str, Any] | None) -> list[tuple[list[dict[str, str]], str]]:

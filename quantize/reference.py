@@ -28,11 +28,13 @@ def reference(
     answered: list[tuple[list[Message], str]],
     passages: list[str],
     logits: str,
+    longest: int,
 ) -> dict[str, Any]:
     """Token ids, rendered chats and windows of tokens; the windows' logits go to `logits` (.npy).
 
     A window is {"ids", "keep"}: the last `keep` positions have rows in the file, in order.
-    `answered` are chats with the text that follows the generation prompt.
+    `answered` are chats with the text that follows the generation prompt. `longest`: tokens of a
+    window, at most; beyond, the converted file is another model (a sliding window that it lacks).
     """
     import torch
     from jinja2 import TemplateError
@@ -55,7 +57,7 @@ def reference(
 
     starts = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
     prompts = [ids(rendered(chat, True) or "") + ids(answer) for chat, answer in answered]
-    context = min(512, effort // 2, int(model.config.max_position_embeddings))
+    context = min(512, effort // 2, longest, int(model.config.max_position_embeddings))
     long = (starts + ids("\n\n".join(passages)))[:context]
     running = [(starts + ids(text))[:128] for text in passages]
     windows = [{"ids": long, "keep": min(LONG_ROWS, len(long))}]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from quantize.layout import Config, Value, unlike
+from quantize.layout import Config, Value, real, unlike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +41,11 @@ def scaled(scaling: Mapping[str, Any], config: Config, size: int, *kinds: str) -
     if kind not in ("default", *kinds):
         raise unlike("rope type", kind)
     theta = _number(scaling, config, "rope_theta", 10000.0)
-    if not 0 < theta < math.inf:
+    if not theta > 0:
         raise unlike("rope_theta", theta)
     keys: dict[str, Value] = {"rope.dimension_count": size, "rope.freq_base": theta}
     if kind == "linear":
-        factor = float(scaling["factor"])
+        factor = real("rope factor", scaling["factor"])
         if not factor > 0:
             raise unlike("rope factor", factor)
         keys |= {"rope.scaling.type": "linear", "rope.scaling.factor": factor}
@@ -62,7 +62,7 @@ def rotated(config: Config) -> float:
 def _number(scaling: Mapping[str, Any], config: Config, key: str, default: float) -> float:
     for place in (scaling, config):
         if place.get(key) is not None:
-            return float(place[key])
+            return real(key, place[key])
     return default
 
 
@@ -80,6 +80,7 @@ def _llama3(scaling: Mapping[str, Any], config: Config, size: int, theta: float)
         blend = (old / waves - low) / (high - low)
         middle = 1 / ((1 - blend) / slow + blend)
         factors = np.where(waves < old / high, 1.0, np.where(waves > old / low, slow, middle))
+        factors = factors.astype(np.float32)
     if not (np.isfinite(factors) & (factors > 0)).all():
         raise unlike("llama3 rope", dict(scaling))
-    return factors.astype(np.float32)
+    return factors

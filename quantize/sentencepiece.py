@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from quantize.vocabulary import BYTE, UNKNOWN, Vocabulary, refused
+from quantize.vocabulary import BYTE, UNKNOWN, Vocabulary, merges_of, refused
 
 _SPACE = "▁"
 _SCHEMES = {"first": "first", "always": "each", "never": ""}
@@ -55,7 +55,7 @@ def read_fallback(content: dict[str, Any], shared: Vocabulary) -> Vocabulary:
         raise refused("marks parts of words")
     if missing := byte_tokens().keys() - model["vocab"].keys():
         raise refused(f"has no token for {len(missing)} of the 256 bytes")
-    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    merges = merges_of(model)
     ranks: dict[str, int] = {}
     for rank, (left, right) in enumerate(merges):
         ranks.setdefault(left + right, rank)

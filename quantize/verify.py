@@ -18,6 +18,7 @@ from quantize.header import Gguf
 from quantize.limits import Parity, shortfalls
 from quantize.measure import compare, loss_figures, parity_figures, surprise
 
+_SERVED = 8  # windows that are computed as serving does too
 _GROUP, _GROUP_LOGITS = 8, 16_000_000  # windows, and logits of one file, at a time
 # What llama.cpp's quantiser may change of a file's key-values.
 _MAY_CHANGE = {"general.file_type", "general.quantization_version"}
@@ -32,10 +33,12 @@ def examine(
     windows: list[dict[str, Any]],
     logits: str,
     adapter: str | None = None,
+    served: bool = False,
 ) -> dict[str, Any]:
     """What llama.cpp makes of the same strings, chats and windows that `reference` was given.
 
-    `adapter` is a LoRA GGUF to put on `file`.
+    `adapter` is a LoRA GGUF to put on `file`. `served`: some windows are computed with serving's
+    settings too; "served" has their figures against the exact logits.
     """
     with LlamaFile(file, context=max(len(window["ids"]) for window in windows), exact=True) as llama:
         if adapter:
@@ -49,20 +52,42 @@ def examine(
             rows[at : at + len(found)] = found
             at += len(found)
         rows.flush()
-        return read_tokens(llama, strings) | {
+        seen = read_tokens(llama, strings) | {
             "chats": [_chat(llama, chat["chat"], chat["generation"]) for chat in chats],
             "ends": [token for token in ends if llama.is_end(token)],
         }
+    return seen | {"served": _as_served(file, windows, rows, adapter)} if served else seen
+
+
+def _as_served(
+    file: str, windows: list[dict[str, Any]], exact: np.ndarray, adapter: str | None
+) -> dict[str, Any]:
+    """Figures of the longest window and of some others as they are served, against the `exact` logits.
+
+    Serving keeps keys and values in F16, where what is beyond 65504 becomes infinite.
+    """
+    ends = np.cumsum([window["keep"] for window in windows])
+    longest = max(range(len(windows)), key=lambda i: len(windows[i]["ids"]))
+    chosen = {longest, *np.linspace(0, len(windows) - 1, _SERVED - 1).astype(int).tolist()}
+    parts = []
+    with LlamaFile(file, context=len(windows[longest]["ids"])) as llama:
+        if adapter:
+            llama.use_adapters({Path(adapter): 1.0})
+        for i in sorted(chosen):
+            ids, keep = windows[i]["ids"], windows[i]["keep"]
+            parts.append(compare(llama.logits([ids], [keep])[0], exact[ends[i] - keep : ends[i]]))
+    return {"windows": len(chosen)} | parity_figures(parts)
 
 
 def read_tokens(llama: LlamaFile, strings: list[str]) -> dict[str, Any]:
     """What `reference.tokens` says of transformers, from llama.cpp; "kept" are special tokens that stay
-    text where special tokens are not read."""
+    text where special tokens are not read, "ends_here" all tokens that end an answer."""
     return {
         "special": [llama.tokenize(text, special=True) for text in strings],
         "plain": [llama.tokenize(text, special=False) for text in strings],
         "control": sorted(llama.special_tokens()),
         "kept": sorted(llama.kept_as_text()),
+        "ends_here": [token for token in range(llama.n_vocab) if llama.is_end(token)],
         "bos": llama.bos,
         "eos": llama.eos,
         "adds_bos": llama.metadata.get("tokenizer.ggml.add_bos_token") == "true",
@@ -133,7 +158,16 @@ def judge(
     template, unlike = judge_chats(wanted, seen, limit.chats)
     figures = parity(theirs, ours)
     faults += unlike + [f"{kind} logits: {fault}" for fault in shortfalls(figures, limit)]
-    return {"tokens": tokens, "template": template, "logits": figures}, faults
+    told = {"tokens": tokens, "template": template, "logits": figures}
+    if "served" in seen:
+        told["served"] = seen["served"]
+        missed = [
+            fault
+            for fault in shortfalls(seen["served"], limit)
+            if not fault.startswith(("max_abs", "same_top"))
+        ]
+        faults += [f"{kind} as served: {fault}" for fault in missed]
+    return told, faults
 
 
 def judge_tokens(
@@ -147,6 +181,9 @@ def judge_tokens(
     tokens whatever the file says; serving reads user text without special tokens, where all is equal.
     And where special tokens are not read, transformers still makes some of text (Unigram's own, those
     not marked as special) that llama.cpp keeps as text: what we want of a user's words.
+
+    llama.cpp ends an answer at more tokens than transformers ("ends_here"); none of the others may
+    stand inside a rendered chat, since it would cut an answer short there.
     """
     odd = set(seen["control"]) - set(wanted["added"])
     kept = set(seen["kept"]) & set(wanted["spelled"])
@@ -162,7 +199,8 @@ def judge_tokens(
                 excused += 1
             else:
                 wrong.append(i)
-    found = {"strings": len(strings), "equal": len(strings) - len(wrong) - excused, "excused": excused}
+    found: dict[str, Any] = {"strings": len(strings), "equal": len(strings) - len(wrong) - excused}
+    found |= {"excused": excused, "ends_here": seen["ends_here"]}
     faults = []
     if len(wrong) > (1 - least) * len(strings):
         faults.append(f"token ids differ on {len(wrong)} of {len(strings)} strings (first: {wrong[0]})")
@@ -176,6 +214,12 @@ def judge_tokens(
             faults.append(f"{what} is {seen[key]}, not {wanted[key]}")
     if missing := set(wanted["ends"]) - set(seen["ends"]):
         faults.append(f"tokens {sorted(missing)} do not end an answer")
+    extra = set(seen["ends_here"]) - {*wanted["ends"], wanted["eos"]}
+    if inside := extra & {token for chat in wanted["chats"] for token in chat["ids"][:-1]}:
+        faults.append(
+            f"tokens {sorted(inside)}, which stand inside chats, end an answer in llama.cpp but not in"
+            " transformers (eos_token_id of generation_config.json)"
+        )
     return found, faults
 
 

@@ -108,6 +108,21 @@ def entries(
     return tokens, [kind for _, kind in padded]
 
 
+def merges_of(model: dict[str, Any]) -> list[tuple[str, str]]:
+    """The merges of a BPE model in tokenizer.json, in order.
+
+    Raises:
+        ModelRejected: one stands there twice: for tokenizers the last one counts, for llama.cpp the first.
+    """
+    merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]]
+    seen: set[tuple[str, str]] = set()
+    for left, right in merges:
+        if (left, right) in seen:
+            raise refused(f"has the merge {left!r} {right!r} twice", "Use the base's own tokenizer.json.")
+        seen.add((left, right))
+    return [(left, right) for left, right in merges]
+
+
 def refused(why: str, try_this: str = "") -> ModelRejected:
     """The error for a tokenizer that cannot be written so that llama.cpp does the same."""
     return ModelRejected(

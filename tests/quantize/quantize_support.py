@@ -190,6 +190,7 @@ def references(base: Path, logits: Path, adapter: Path | None = None) -> dict[st
         CHATTY,
         list(PASSAGES),
         str(logits),
+        int(plan(open_checkpoint(base)).hyperparameters["context_length"]),  # type: ignore[arg-type]
     )
 
 
@@ -221,6 +222,7 @@ def faults(
         wanted["windows"][: wanted["compared"]],
         str(work / "ours.npy"),
         str(lora) if lora else None,
+        served=kind == "F16",
     )
     limit = parity_limit(kind, plan(checkpoint).arch)
     return judge(kind, limit, tokens_of(base), wanted, seen, logits, work / "ours.npy")

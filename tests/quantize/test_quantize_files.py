@@ -242,7 +242,7 @@ def test_tokens_and_chats_have_limits_too() -> None:
         "ends": [7],
     }
     wanted |= {"bos": 1, "eos": 2, "adds_bos": True, "width": 9, "chats": []}
-    seen = {**wanted, "plain": [[1], [2], [3], [5]], "control": [], "kept": []}
+    seen = {**wanted, "plain": [[1], [2], [3], [5]], "control": [], "kept": [], "ends_here": [7, 8]}
     assert judge_tokens(list("abcd"), wanted, seen)[1] == ["token ids differ on 1 of 4 strings (first: 3)"]
     assert judge_tokens(list("abcd"), wanted, seen, 0.75)[1] == []
     chats = {"chats": [{"text": "a", "ids": [1]}, {"text": "b", "ids": [2]}]}

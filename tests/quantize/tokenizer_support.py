@@ -151,6 +151,7 @@ def wanted(checkpoint: Checkpoint) -> dict[str, Any]:
 
     return tokens(load_tokenizer(checkpoint.folder), strings_of(checkpoint)) | {
         "ends": [],
+        "chats": [],
         "width": checkpoint.config["vocab_size"],
     }
 

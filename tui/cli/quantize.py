@@ -162,6 +162,7 @@ def say_files(face: Face, files: list[dict[str, Any]]) -> None:
 
 def _row(file: dict[str, Any]) -> tuple[str, ...]:
     proof, serving = file["proof"], file.get("serving")
+    verdict = f"{proof['verdict']}, limits changed" if proof.get("limits_changed") else proof["verdict"]
     loss = proof.get("loss")
     kl = loss["kld_mean"] if loss else proof["logits"]["F16"]["kl_mean"]
     return (
@@ -173,7 +174,7 @@ def _row(file: dict[str, Any]) -> tuple[str, ...]:
         f"x{loss['perplexity_ratio']:.3f}" if loss else "-",
         _bytes(serving["memory"]["total"]) if serving else "-",
         f"{serving['tokens_per_second']['answer']:,.0f}" if serving else "-",
-        proof["verdict"] if file["asked"] == file["type"] else f"{proof['verdict']}, not {file['asked']}",
+        verdict if file["asked"] == file["type"] else f"{verdict}, not {file['asked']}",
     )
 
 
