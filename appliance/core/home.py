@@ -37,6 +37,16 @@ class Home:
         return self.path / "jobs"
 
     @property
+    def documents(self) -> Path:
+        """One folder per collection of documents that answers may cite."""
+        return self.path / "documents"
+
+    @property
+    def feedback(self) -> Path:
+        """What people said of answers, one JSON file each: record text."""
+        return self.path / "feedback"
+
+    @property
     def reports(self) -> Path:
         """Evaluation reports, JSON and HTML."""
         return self.path / "reports"
@@ -55,7 +65,7 @@ def open_home(path: Path | None = None) -> Home:
     try:
         home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make_private(home.path)
-        for folder in (home.datasets, home.models, home.jobs, home.reports):
+        for folder in (home.datasets, home.models, home.jobs, home.reports, home.documents, home.feedback):
             folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as problem:
         raise ConfigWrong(

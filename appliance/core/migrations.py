@@ -89,4 +89,48 @@ _3_PLANS = (
     )""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_1_FIRST, _2_DRAWS, _3_PLANS)
+# What a key may do (JSON lists; an empty list of models means all), what it has used, what people
+# said of answers (their words are files, not here), and which model an alias leads to.
+_4_SERVING = (
+    "ALTER TABLE api_keys ADD COLUMN models TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE api_keys ADD COLUMN collections TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE api_keys ADD COLUMN expires TEXT",
+    "ALTER TABLE api_keys ADD COLUMN requests_per_minute INTEGER",
+    "ALTER TABLE api_keys ADD COLUMN tokens_per_day INTEGER",
+    "ALTER TABLE api_keys ADD COLUMN open_requests INTEGER",
+    """CREATE TABLE key_usage (
+        key TEXT NOT NULL,
+        day TEXT NOT NULL,
+        requests INTEGER NOT NULL,
+        prompt_tokens INTEGER NOT NULL,
+        completion_tokens INTEGER NOT NULL,
+        PRIMARY KEY (key, day)
+    )""",
+    """CREATE TABLE feedback (
+        id TEXT PRIMARY KEY,
+        created TEXT NOT NULL,
+        key TEXT NOT NULL,
+        model TEXT NOT NULL,
+        answer TEXT NOT NULL,
+        thumb INTEGER,
+        ratings TEXT NOT NULL DEFAULT '{}',
+        corrected INTEGER NOT NULL DEFAULT 0,
+        state TEXT NOT NULL DEFAULT 'new'
+    )""",
+    """CREATE TABLE routes (
+        name TEXT PRIMARY KEY,
+        kind TEXT NOT NULL,
+        created TEXT NOT NULL,
+        who TEXT NOT NULL,
+        facts TEXT NOT NULL
+    )""",
+    """CREATE TABLE route_counts (
+        route TEXT NOT NULL,
+        model TEXT NOT NULL,
+        what TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        PRIMARY KEY (route, model, what)
+    )""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_1_FIRST, _2_DRAWS, _3_PLANS, _4_SERVING)
