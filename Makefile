@@ -1,18 +1,25 @@
-# make install | demo | test | check | bench | soak | base-model.  VENV=DIR chooses the place.
+# make install | demo | test | check | bench | soak | base-model.  VENV=DIR chooses the place,
+# PROFILE=edge installs what serving needs and no more (docs/serve-edge.md).
 VENV ?= .venv
+PROFILE ?= site
 PYTHON ?= python3
 BIN = $(abspath $(VENV))/bin
 
 .PHONY: install demo test check bench soak base-model
 .DEFAULT_GOAL := install
 
-install: $(VENV)/.installed-site
-$(VENV)/.installed-site: pyproject.toml packaging/install.py packaging/llama/server.cmake
+INSTALLER = pyproject.toml packaging/install.py packaging/edge.py packaging/llama/server.cmake
+SOURCES = $(shell find appliance federated quantize tui -type f -not -name '*.pyc')
+
+install: $(VENV)/.installed-$(PROFILE)
+$(VENV)/.installed-site: $(INSTALLER)
 	@$(PYTHON) packaging/install.py $(VENV) site
-$(VENV)/.installed-dev: pyproject.toml packaging/install.py packaging/llama/server.cmake
+$(VENV)/.installed-edge: $(INSTALLER) $(SOURCES)
+	@$(PYTHON) packaging/install.py $(VENV) edge
+$(VENV)/.installed-dev: $(INSTALLER)
 	@$(PYTHON) packaging/install.py $(VENV) dev
 
-demo: install
+demo: $(VENV)/.installed-site
 	@$(BIN)/cloister demo
 
 test: $(VENV)/.installed-dev

@@ -18,9 +18,16 @@ BENCHES = {
     "convert": "our converter against llama.cpp's own: CPU time, memory, equal tensors (fetches it)",
     "quantise": "our quantising against llama-quantize, byte for byte, and the time of a whole proof",
     "vocabularies": "real vocabularies converted and read by llama.cpp, against expected ids (fetches them)",
+    "engine": "first token on warm slots, cost of the client, memory asleep; beside bare llama-server",
+    "edge": "a fresh edge installation: disk, and memory while it serves on one core",
+    "serve": "the endpoint against bare llama-server and the binding's server: speed, first token, CPU",
+    "cache": "time of a cache hit, false hits of its near match, hits on paraphrases",
     "noise": "lattice noise against other generators, and its share of a step",
 }
-ALONE = ("step", "memory", "exact", "logits", "packing", "noise", "quantise")
+ALONE = (
+    *("step", "memory", "exact", "logits", "packing", "noise", "quantise", "cache"),
+    *("engine", "serve", "edge"),
+)
 
 
 def main() -> int:
@@ -46,7 +53,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=0, help="turns of each kind; 0: the shape's own")
     parser.add_argument("--records", type=int, default=0, help="records in a step; 0: the shape's own")
     parser.add_argument("--steps", type=int, default=0, help="chain: training steps; 0 takes the default")
-    parser.add_argument("--shape", help="quantise: a shape of bench/shapes.py")
+    parser.add_argument("--peer-python", help="serve: the Python of an environment with llama_cpp.server")
+    parser.add_argument("--threads", type=int, default=0, help="serve: threads of each engine")
+    parser.add_argument("--shape", help="quantise, serve: a shape of bench/shapes.py")
     parser.add_argument("--native", help="quantise: a llama-quantize built from the installed source")
     options = parser.parse_args()
     for name in (options.name,) if options.name else ALONE:

@@ -1,5 +1,6 @@
-"""Installs Cloister from this folder into a virtual environment: `python3 packaging/install.py VENV [dev]`.
+"""Installs Cloister into a virtual environment: `python3 packaging/install.py VENV [site|dev|edge]`.
 
+`site` and `dev` run from this folder; `edge` is a copy that needs it no more, without torch (edge.py).
 Checks what is needed first and says what to do when it is not there. llama-cpp-python is built from
 its source package with llama-server in it (packaging/llama/server.cmake); the wheel is kept in the
 user's cache, so that the next installation on this machine takes seconds. Run again, it goes on
@@ -15,11 +16,15 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import edge  # lies beside this file, which is run as a script
+
 ROOT = Path(__file__).resolve().parent.parent
+PROFILES = ("site", "dev", "edge")
 LLAMA = "llama-cpp-python==0.3.36"
 INJECTED = ROOT / "packaging" / "llama" / "server.cmake"
 LOG = "install.log"
-ROOM = {"build": 2_000_000_000, "site": 4_000_000_000}
+ROOM = {"build": 2_000_000_000, "site": 4_000_000_000, "dev": 4_000_000_000, "edge": 500_000_000}
 FLAGS = (
     "-DCMAKE_PROJECT_llama.cpp_INCLUDE={injected} -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=ON"
     " -DLLAMA_TOOLS_INSTALL=OFF -DLLAVA_BUILD=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF"
@@ -33,16 +38,46 @@ class CannotInstall(Exception):
     """What is missing, and what to do."""
 
 
-def main(venv, extra):
-    """Install into `venv` with the extra `site` or `dev`."""
+def main(venv, profile):
+    """Install `profile` (site, dev or edge) into `venv`."""
+    if profile not in PROFILES:
+        raise CannotInstall(f"There is no profile {profile}.", f"Choose one of {', '.join(PROFILES)}.")
     check_python()
+    if profile == "edge":
+        return install_edge(venv)
     if not (venv / "bin" / "python").exists():
         make_venv(venv)
     wheel = llama_wheel(venv)
-    check_room(venv, ROOM["site"] if not (venv / "lib").exists() else ROOM["build"])
+    check_room(venv, ROOM[profile] if not (venv / "lib").exists() else ROOM["build"])
     say(f"installing the packages; this takes two to five minutes; log: {venv / LOG}")
-    pip(venv, "install", str(wheel), "-e", f"{ROOT}[{extra}]")
-    (venv / f".installed-{extra}").touch()
+    pip(venv, "install", str(wheel), "-e", f"{ROOT}[{profile}]")
+    edge.share_copies(edge.packages(venv) / "llama_cpp" / "lib")
+    (venv / f".installed-{profile}").touch()
+
+
+def install_edge(venv):
+    """Install the plain packages by the pip of a second environment, which does not stay."""
+    tools = venv / ".tools"
+    if not (venv / "bin" / "python").exists():
+        make_venv(venv, "--without-pip")
+    if not (tools / "bin" / "python").exists():
+        make_venv(tools)
+    wheel = llama_wheel(tools)
+    check_room(venv, ROOM["edge"])
+    say(f"installing the packages; this takes a minute or two; log: {tools / LOG}")
+    target = ["--python", str(venv / "bin" / "python")]
+    with edge.outside_the_source() as environment:
+        packages = [*target, "install", "--no-compile", str(wheel), str(ROOT)]
+        pip(tools, *packages, **environment)
+        again = [*target, "install", "--no-compile", "--no-deps", "--force-reinstall", str(ROOT)]
+        pip(tools, *again, **environment)  # the same version number may stand for newer source
+    edge.share_copies(edge.packages(venv) / "llama_cpp" / "lib")
+    edge.slim(venv)
+    code, said = edge.warm(venv)
+    if code:
+        raise CannotInstall(f"The installation does not load:\n{said}", f"See {tools / LOG}.")
+    shutil.rmtree(tools)
+    (venv / ".installed-edge").touch()
 
 
 def check_python():
@@ -79,10 +114,11 @@ def check_compiler():
         )
 
 
-def make_venv(venv):
+def make_venv(venv, *options):
     """A fresh virtual environment."""
     say(f"making {venv}")
-    done = subprocess.run([sys.executable, "-m", "venv", str(venv)], capture_output=True, text=True)
+    argv = [sys.executable, "-m", "venv", *options, str(venv)]
+    done = subprocess.run(argv, capture_output=True, text=True)
     if done.returncode:
         shutil.rmtree(venv, ignore_errors=True)
         raise CannotInstall(

@@ -23,7 +23,7 @@ from quantize.lora import Adapter
 from quantize.lora_gguf import write_adapter
 from quantize.origin import Origin, open_origin
 from quantize.proving import prove, start_reference, strings_for
-from quantize.shelf import moved_in, write_proof
+from quantize.shelf import check_same, enter, makers, moved_in, same_makers, valid
 from quantize.worksite import worksite
 
 _LOGITS = 3 * 128_000_000
@@ -45,7 +45,8 @@ def adapter_file(job: Job, name: str, limits: dict[str, dict[str, float]] | None
     bound = bounds["F16"]
     if not isinstance(bound, Parity):
         raise ConfigWrong("The limit of F16 is none against transformers.", "See docs/decisions.")
-    if old is not None and old.facts["proof"]["limits"]["F16"] == asdict(bound) and _whole(old):
+    same = old is not None and same_makers(old) and old.facts["proof"]["limits"]["F16"] == asdict(bound)
+    if old is not None and same and _whole(old):
         job.log(f"{title} is there, proven from the same source; reused.")
         return _entry(old, reused=True)
     with worksite(job) as work:
@@ -105,7 +106,7 @@ def _made(
 
 def _publish(job: Job, origin: Origin, title: str, draft: Path, proof: dict[str, Any]) -> dict[str, Any]:
     header = read_gguf(draft)
-    _ours(job, origin, title)  # somebody may have taken the name meanwhile
+    check_same(_ours(job, origin, title), sha256_file(draft))  # somebody may have taken the name meanwhile
     target = moved_in(job, title, draft)
     made = Model(
         name=title,
@@ -120,15 +121,15 @@ def _publish(job: Job, origin: Origin, title: str, draft: Path, proof: dict[str,
             "type": "F32",
             "task": origin.model.facts.get("task"),
             "privacy": origin.model.facts.get("privacy"),
-            "proof": proof,
+            "proof": valid(proof),
             "proof_file": f"{title}.proof.json",
             "bits_per_weight": round(header.bits_per_weight, 3),
             "histogram": header.histogram,
             "source_sha256": origin.sha256,
+            "versions": makers(),
         },
     )
-    write_proof(made)
-    return _entry(registry.add(job.home, made, who=job.who), reused=False)
+    return _entry(enter(job, made), reused=False)
 
 
 def _entry(model: Model, *, reused: bool) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class Climb:
             against=self.f16["path"],
             windows=self.windows,
         )
-        self.job.progress(stage, 1, 1, kld=figures["kld_mean"], bits=header.bits_per_weight)
+        self.job.progress(stage, 1, 1, kld=shelf.valid(figures["kld_mean"]), bits=header.bits_per_weight)
         return figures, header
 
     @property

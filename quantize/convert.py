@@ -28,6 +28,11 @@ from quantize.vocabulary import add_vocabulary
 CONVERTER = 1  # raise when the same input gives another file
 FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}
 _CHUNK = 4_000_000  # weights at a time: 16 MB in float32
+_ROWS_BY_TOKEN = ("token_embd.weight", "output.weight")  # a row that no proof text uses may be any
+_FLAT = 1e-2  # relative error of a row
+_FINE = 0x1400  # 2^-10 in F16: a row with a weight beyond it has a smaller error than that
+# What was never trained and has only decayed (Llama 3's reserved tokens) is as good as zero.
+_UNTRAINED = 1e-16
 _EXPONENTS = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
 _VALUES = {
     int: GGUFValueType.UINT32,
@@ -115,7 +120,9 @@ def _chunks(
                 values = values + update.rows(start, stop)
             if tensor.shift:
                 values = values + np.float32(tensor.shift)
-            values = _cast(values, kind)
+            exact, values = values, _cast(values, kind)
+            if kind == "F16" and tensor.name in _ROWS_BY_TOKEN:
+                _check_rows(exact, values, tensor.source)
         _check_finite(values, kind, tensor.source)
         yield pair_halves(values, (stop - start) // unit) if tensor.heads else values
 
@@ -132,6 +139,21 @@ def _cast(values: np.ndarray, kind: str) -> np.ndarray:
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     with np.errstate(over="ignore"):
         return values.astype(np.float16 if kind == "F16" else np.float32)
+
+
+def _check_rows(exact: np.ndarray, values: np.ndarray, name: str) -> None:
+    """Check that no row is too small for F16, which has nothing below 6e-8 and steps of that size above."""
+    small = (values.view(np.uint16) & np.uint16(0x7FFF)).max(1) < _FINE
+    if not small.any():
+        return
+    rows = exact[small].astype(np.float64)
+    lost = np.linalg.norm(rows - values[small].astype(np.float64), axis=1)
+    flat = (lost > _FLAT * np.linalg.norm(rows, axis=1)) & (np.abs(rows).max(1) > _UNTRAINED)
+    if flat.any():
+        raise ModelRejected(
+            f"Tensor {name} has rows of weights too small for F16, which flattens them.",
+            "Use a base whose token embeddings are all trained, or set those rows to zero.",
+        )
 
 
 def _check_finite(values: np.ndarray, kind: str, name: str) -> None:

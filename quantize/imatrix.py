@@ -223,6 +223,7 @@ def _spoken(llama: LlamaFile, chats: Iterable[Sequence[str]], texts: Iterable[st
             [{"role": "user", "content": question}],
             bos_token="",
             eos_token=llama.piece(llama.eos).decode("utf-8", "replace"),
+            pad_token=llama.piece(llama.pad).decode("utf-8", "replace") if llama.pad >= 0 else "",
         )
         ids.append(llama.tokenize(prompt + answer, special=True))
     plain = [llama.tokenize(text, special=False) for text in texts]

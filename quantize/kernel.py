@@ -114,7 +114,8 @@ def _notes(dataset: str, entries: int, chunks: int) -> Any:
     lib = library()
     notes = (lib.llama_model_kv_override * 4)()
     notes[0].tag, notes[0].key = lib.LLAMA_KV_OVERRIDE_TYPE_STR, b"quantize.imatrix.dataset"
-    notes[0].value.val_str = dataset.encode()[:127]
+    # 128 bytes with the end; what is cut inside a character would be no UTF-8 in the file
+    notes[0].value.val_str = dataset.encode()[:127].decode("utf-8", "ignore").encode()
     for place, key, value in ((1, b"entries_count", entries), (2, b"chunks_count", chunks)):
         notes[place].tag, notes[place].key = lib.LLAMA_KV_OVERRIDE_TYPE_INT, b"quantize.imatrix." + key
         notes[place].value.val_i64 = value
@@ -154,6 +155,7 @@ def try_file(file: str) -> dict[str, int]:
                 chat,
                 bos_token=llama.piece(llama.bos).decode("utf-8", "replace") if llama.bos >= 0 else "",
                 eos_token=llama.piece(llama.eos).decode("utf-8", "replace") if llama.eos >= 0 else "",
+                pad_token=llama.piece(llama.pad).decode("utf-8", "replace") if llama.pad >= 0 else "",
             )
             for chat in _TRIED
         ]

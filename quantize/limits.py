@@ -5,6 +5,7 @@ Why these: docs/decisions/quantise-limits.md.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -78,10 +79,17 @@ def limits_with(changes: Mapping[str, Mapping[str, float]] | None, arch: str = "
     """
     limits = _shipped(arch)
     for kind, figures in (changes or {}).items():
-        if kind not in limits or not set(figures) <= set(asdict(limits[kind])):
+        if kind not in limits:
             raise ConfigWrong(
-                f"There is no such quantising limit: {kind} {', '.join(sorted(figures))}.",
-                "Types and figures stand in docs/decisions/quantise-limits.md.",
+                f"There is no such quantising limit: {kind}.{next(iter(figures), '')}.",
+                f"Types with limits are: {', '.join(limits)}.",
+            )
+        known = asdict(limits[kind])
+        if unknown := sorted(set(figures) - set(known)):
+            close = difflib.get_close_matches(unknown[0].casefold(), known, n=1)
+            raise ConfigWrong(
+                f"There is no such quantising limit: {kind}.{unknown[0]}.",
+                (f"Did you mean {close[0]}? " if close else "") + f"{kind} has: {', '.join(known)}.",
             )
         for figure, value in figures.items():
             _check_bound(f"{kind}.{figure}", value, optional=asdict(limits[kind])[figure] is None)
@@ -121,18 +129,23 @@ def read_limits(texts: Iterable[str]) -> dict[str, dict[str, float]]:
     """Changes for `limits_with`, from texts such as "Q4_K_M.kld_mean=0.08".
 
     Raises:
-        ConfigWrong: not of that form, or no number.
+        ConfigWrong: not of that form, no figure named, or no number.
     """
     changes: dict[str, dict[str, float]] = {}
     for text in texts:
         place, _, value = text.partition("=")
-        kind, _, figure = place.partition(".")
+        kind, figure = (part.strip() for part in place.partition(".")[::2])
         try:
-            changes.setdefault(kind.strip().upper(), {})[figure.strip()] = number = float(value)
+            changes.setdefault(kind.upper(), {})[figure] = number = float(value)
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
             raise ConfigWrong(f"{text} is no limit.", "Give TYPE.FIGURE=NUMBER, as in Q4_K_M.kld_mean=0.08.")
+        if not kind or not figure:
+            raise ConfigWrong(
+                f"{text} does not say which figure of which type it limits.",
+                "Give TYPE.FIGURE=NUMBER, as in Q4_K_M.kld_mean=0.08.",
+            )
     return changes
 
 

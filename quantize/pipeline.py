@@ -27,8 +27,9 @@ from quantize.convert import convert
 from quantize.header import read_gguf
 from quantize.limits import Limits, Parity, limits_changed, limits_with
 from quantize.origin import Origin, open_origin
+from quantize.overrides import check_overrides
 from quantize.proving import patience, prove, start_reference, strings_for
-from quantize.recipe import Recipe, check_matches, recipe_from
+from quantize.recipe import Recipe, recipe_from
 from quantize.worksite import worksite
 
 LARGEST_F32 = 3_000_000_000  # bytes; beyond, no F32 draft is written and F16 carries the proof alone
@@ -65,8 +66,7 @@ def quantize_model(
     calibration = _calibration(job, name, spec.get("calibration"))
     asked = [recipe_from(kind, spec, calibration.sha256) for kind in types]
     recipes = list(dict.fromkeys([_F16, *asked]))
-    for recipe in recipes:
-        check_matches(recipe, [tensor.name for tensor in origin.plan.tensors])
+    check_overrides(job.home, origin, recipes)
     shelf.check_names(job, origin, recipes)
     done = {recipe: shelf.proven(job, origin, recipe, bounds) for recipe in recipes}
     for recipe, old in done.items():

@@ -24,7 +24,8 @@ from quantize.header import read_gguf
 from quantize.kernel import plan_types
 from quantize.origin import open_origin
 from quantize.outline import outline, padded
-from quantize.recipe import TYPES, check_matches, recipe_from
+from quantize.overrides import check_overrides
+from quantize.recipe import TYPES, recipe_from
 from quantize.serving import CONTEXT, SLOTS, memory
 
 SPARE = 0.2  # of a device's memory is left to its system
@@ -37,21 +38,23 @@ def plan_files(
     types: Sequence[str] = TYPES,
     *,
     spec: dict[str, Any] | None = None,
-    context: int = CONTEXT,
+    context: int | None = None,
     slots: int = SLOTS,
     device: int | None = None,
 ) -> dict[str, Any]:
     """The files that quantising `name` to `types` would give, F16 first.
 
     `spec` as of the job (tensor_types, imatrix, ...); `device` is another machine's memory in bytes.
+    `context` is tokens a request; None: as served, CONTEXT or the model's own length if that is less.
     Sizes are exact; memory is about what llama.cpp takes (file, KV cache, buffers), without the
     gateway beside it.
 
     Raises:
-        NotFound, ConfigWrong, ModelRejected: as `quantize_model`.
+        NotFound, ConfigWrong, ModelRejected: as `quantize_model`; or a context beyond the model's own.
         EngineFailed: llama.cpp cannot plan this model.
     """
     origin = open_origin(home, name)
+    _check_context(context, origin.plan.hyperparameters["context_length"], name)
     recipes = [recipe_from(kind, spec or {}) for kind in dict.fromkeys(["F16", *types])]
     here = psutil.virtual_memory()
     with tempfile.TemporaryDirectory(prefix="cloister-", dir=home.path) as folder:
@@ -59,10 +62,12 @@ def plan_files(
         whole = outline(origin, file)
         header = read_gguf(file)
         doing = f"Planning {name}"
-        buffers = worker.run(memory, doing=doing, timeout=300, file=str(file), context=context, slots=slots)
+        buffers = worker.run(
+            memory, doing=doing, timeout=300, file=str(file), context=context or CONTEXT, slots=slots
+        )
+        check_overrides(home, origin, recipes, file)
         rows = []
         for recipe in recipes:
-            check_matches(recipe, list(header.tensors))
             kinds = {tensor: kind for tensor, (kind, _) in header.tensors.items()}
             if recipe.kind != "F16":
                 kinds = worker.run(
@@ -106,6 +111,14 @@ def plan_files(
     }
 
 
+def _check_context(context: int | None, longest: Any, name: str) -> None:
+    if context is not None and not 1 <= context <= longest:
+        raise ConfigWrong(
+            f"{name} cannot be planned for a context of {context} tokens.",
+            f"Give --context from 1 to {longest}, the most that this model reads.",
+        )
+
+
 def tensor_bytes(kind: str, shape: Sequence[int]) -> int:
     """Bytes of a tensor stored as `kind`, whose rows are whole blocks."""
     block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
@@ -116,11 +129,16 @@ def read_bytes(text: str) -> int:
     """Bytes from texts such as 4GB, 512 MiB or 8G; 4GB is 4 * 10^9, as on a data sheet.
 
     Raises:
-        ConfigWrong: not of that form.
+        ConfigWrong: not of that form, no unit (nobody means 4 bytes by 4), or not between 1 MB and 1000 TB.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
+    found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]?)(I?)(B?)\s*", text.upper())
     if found is None:
         raise ConfigWrong(f"{text} is no amount of memory.", "Give a number with its unit, such as 4GB.")
-    number, unit, binary = found.groups()
+    number, unit, binary, mark = found.groups()
+    if not unit and not mark:
+        raise ConfigWrong(f"{text} names no unit of memory.", f"Give KB, MB, GB or TB, such as {number}GB.")
     scale = 1024 ** " KMGT".index(unit) if binary and unit else _UNITS[unit]
-    return int(float(number) * scale)
+    size = int(float(number) * scale)
+    if not 10**6 <= size <= 10**15:
+        raise ConfigWrong(f"No device has {text} of memory.", "Give 1MB to 1000TB, such as 4GB.")
+    return size

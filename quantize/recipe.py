@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -88,7 +88,7 @@ def recipe_from(kind: str, spec: dict[str, Any], calibration: str = "") -> Recip
     for pattern, _ in pairs:
         try:
             re.compile(pattern)
-        except re.error as problem:
+        except (re.error, RecursionError, OverflowError) as problem:
             raise ConfigWrong(
                 f"{pattern} is no regular expression: {problem}.", "An example: --tensor-type ffn_down=Q6_K"
             ) from problem
@@ -116,17 +116,6 @@ def read_tensor_types(texts: Iterable[str]) -> list[tuple[str, str]]:
             raise ConfigWrong(f"{text} is no tensor type.", "Give REGEX=TYPE, as in ffn_down=Q6_K.")
         pairs.append((pattern, _tensor_type(name)))
     return pairs
-
-
-def check_matches(recipe: Recipe, names: Sequence[str]) -> None:
-    """Check that every expression names a tensor, so that a slip of the pen is not passed over.
-
-    Raises:
-        ConfigWrong: one names none.
-    """
-    for pattern, _ in recipe.tensor_types:
-        if not any(re.search(pattern, name) for name in names):
-            raise ConfigWrong(f"No tensor is named {pattern}.", f"Names look like {names[-1]}.")
 
 
 def ladder(first: Recipe) -> list[Recipe]:

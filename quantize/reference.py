@@ -49,8 +49,12 @@ def reference(
         return _ids(tokenizer, text)
 
     def rendered(chat: list[Message], generation: bool) -> str | None:
+        how = {"tokenize": False, "add_generation_prompt": generation}
         try:
-            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation)
+            try:
+                text = tokenizer.apply_chat_template(chat, **how)
+            except TypeError:  # it loops over tools unasked; prompt.render does as we do
+                text = tokenizer.apply_chat_template(chat, tools=[], **how)
         except (TemplateError, TypeError, ValueError):  # many templates refuse a system turn
             return None
         return str(text)

@@ -7,15 +7,18 @@ src/llama-vocab.cpp).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from quantize.vocabulary import BYTE, UNKNOWN, Vocabulary, merges_of, refused
+from quantize.vocabulary import BYTE, UNKNOWN, USER_DEFINED, Vocabulary, merges_of, refused
 
 _SPACE = "▁"
 _SCHEMES = {"first": "first", "always": "each", "never": ""}
 # What llama.cpp does where the model's name says phi3 (Vocabulary.title): all but these strip.
 _NEVER_STRIP = {"<unk>", "<s>", "<|endoftext|>"}
+_MOST_SPLITTING = 2_000_000_000  # characters copied to split every token in two; a vocabulary of 262k: 20 M
+_MOST_RANKS = 1 << 24  # beyond, a float32 score does not hold each rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,10 @@ def read_fallback(content: dict[str, Any], shared: Vocabulary) -> Vocabulary:
         raise refused("marks parts of words")
     if missing := byte_tokens().keys() - model["vocab"].keys():
         raise refused(f"has no token for {len(missing)} of the 256 bytes")
+    if model.get("ignore_merges"):
+        raise refused("takes whole words as tokens, whatever its merges say")
     merges = merges_of(model)
+    _check_merges(merges, shared.tokens, shared.types)
     ranks: dict[str, int] = {}
     for rank, (left, right) in enumerate(merges):
         ranks.setdefault(left + right, rank)
@@ -71,6 +77,58 @@ def read_fallback(content: dict[str, Any], shared: Vocabulary) -> Vocabulary:
         space=spaces.space,
         rstrip=_rstrips(content, shared.specials, set(shared.tokens)),
     )
+
+
+def _check_merges(merges: Sequence[tuple[str, str]], tokens: Sequence[str], types: Sequence[int]) -> None:
+    """Check that joining by score is joining by merges, on any text.
+
+    llama.cpp joins whatever gives a token, merge or not, and a token has one score. What is cut out of the
+    text beforehand (user-defined tokens) is never joined. The order of one token's own merges shows only
+    where two of them overlap (a+ba and ab+a in "ababa"); every vocabulary of SentencePiece has such.
+
+    Raises:
+        ModelRejected: it is not.
+    """
+    cut_out = {text for text, kind in zip(tokens, types, strict=True) if kind == USER_DEFINED}
+    known = set(tokens) - cut_out
+    if len(merges) + len(tokens) > _MOST_RANKS or sum(len(text) ** 2 for text in known) > _MOST_SPLITTING:
+        raise refused("has too many merges, or too long tokens")
+    bytes_, listed = byte_tokens(), set(merges)
+    joining = [pair for pair in merges if "".join(pair) not in cut_out]
+    for left, right in joining:
+        if left in bytes_ or right in bytes_:
+            raise refused(f"has the merge {left!r} {right!r} of a byte, which llama.cpp does not join")
+    _check_ranks(joining)
+    for text in known:
+        for at in range(1, len(text)):
+            left = text[:at]
+            if at > 1 and left not in known:
+                continue
+            right = text[at:]
+            if (right in known or len(right) == 1) and (left, right) not in listed:
+                raise refused(f"has no merge for {left!r} {right!r}, which llama.cpp joins all the same")
+
+
+def _check_ranks(merges: Sequence[tuple[str, str]]) -> None:
+    """Check that the merges of a token follow each other, so that one score can stand for them.
+
+    Tokens of equal score, as which SentencePiece holds runs of spaces, are ranked by transformers as
+    (length of left, of right); among runs of one character that is let pass.
+    """
+    last = {left + right: place for place, (left, right) in enumerate(merges)}
+    start = end = 0
+    for place, (left, right) in enumerate(merges):
+        end = max(end, last[left + right])
+        if place < end:
+            continue
+        texts = {left + right for left, right in merges[start : place + 1]}
+        lengths = [(len(left), len(right)) for left, right in merges[start : place + 1]]
+        runs = all(len(set(text)) == 1 for text in texts)
+        if len(texts) > 1 and not (runs and lengths in (sorted(lengths), sorted(lengths, reverse=True))):
+            raise refused(
+                f"ranks the merges of {min(texts)!r} and other tokens by turns; a score cannot say that"
+            )
+        start = place + 1
 
 
 def read_unigram(content: dict[str, Any], shared: Vocabulary) -> Vocabulary:

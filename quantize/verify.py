@@ -102,6 +102,7 @@ def _chat(llama: LlamaFile, chat: list[dict[str, str]], generation: bool) -> dic
             chat,
             bos_token=llama.piece(llama.bos).decode() if llama.bos >= 0 else "",
             eos_token=llama.piece(llama.eos).decode(),
+            pad_token=llama.piece(llama.pad).decode() if llama.pad >= 0 else "",
             add_generation_prompt=generation,
         )
     except ModelRejected:

@@ -156,11 +156,11 @@ def main(folder: Path) -> int:
     call = json.loads((folder / "call.json").read_bytes())
     if not die_with_parent(call["parent"]):
         return 1
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_CORE, 0)
     seconds = math.ceil(call["timeout"] * len(os.sched_getaffinity(0))) + 5
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    _limit(resource.RLIMIT_CPU, seconds, spare=5)
     if call["memory"]:
-        resource.setrlimit(resource.RLIMIT_AS, (call["memory"], call["memory"]))
+        _limit(resource.RLIMIT_AS, call["memory"])
     function = getattr(importlib.import_module(call["module"]), call["function"])
     try:
         write_json(folder / "result.json", function(**call["arguments"]))
@@ -173,6 +173,13 @@ def main(folder: Path) -> int:
         write_json(folder / "error.json", {**told, "hint": "Stop other programs, or use a larger machine."})
         return 1
     return 0
+
+
+def _limit(kind: int, most: int, *, spare: int = 0) -> None:
+    """Set a limit and, `spare` above it, the one that kills; a lower one of the system's stays."""
+    _, there = resource.getrlimit(kind)
+    hard = most + spare if there == resource.RLIM_INFINITY else min(most + spare, there)
+    resource.setrlimit(kind, (min(most, hard), hard))
 
 
 if __name__ == "__main__":

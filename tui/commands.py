@@ -12,7 +12,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from tui.screens.deeds import Deed, deed_of, why_not
 from tui.screens.frame import Framed
 from tui.screens.site import SiteView
-from tui.session import NextStep
+from tui.steps import NextStep
 
 if TYPE_CHECKING:
     from tui.app import Cloister

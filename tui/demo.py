@@ -83,7 +83,7 @@ def run(session: Session, *, follow: Follow, say: Say) -> dict[str, Any]:
         lambda: session.start_quantising({"model": base.name, "types": ["F16"]}),
     )
     roles = _roles(session)
-    judged = {report["model"] for report in session.reports()}
+    judged = {report["model"] for report in session.reports() if not report["partial"]}
     wanted = [model.name for model in roles.values()]
     step(
         5,
@@ -122,8 +122,9 @@ def run(session: Session, *, follow: Follow, say: Say) -> dict[str, Any]:
 
 
 def latest_report(session: Session, model: str) -> dict[str, Any]:
-    """The newest report that judged `model`."""
-    path = Path(session.reports(model)[0]["path"]).with_suffix(".json")
+    """The newest report that judged `model` on the whole test split."""
+    whole = next(report for report in session.reports(model) if not report["partial"])
+    path = Path(whole["path"]).with_suffix(".json")
     report: dict[str, Any] = json.loads(path.read_bytes())
     return report
 

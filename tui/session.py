@@ -7,7 +7,9 @@ jobs, which outlive whoever started them.
 from __future__ import annotations
 
 import getpass
-from dataclasses import dataclass
+import os
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,9 @@ from appliance.models import importing, registry
 from appliance.models.registry import Model
 from appliance.ops import jobs
 from appliance.ops.jobs import JobView
-from appliance.security import audit, keys
-
-
-@dataclass(frozen=True, kw_only=True)
-class NextStep:
-    """The one thing to do next: a sentence, why, and the CLI words for it."""
-
-    text: str
-    why: str
-    command: str
+from appliance.security import audit, keys, usage
+from appliance.serve import routes
+from tui.steps import NextStep, next_step, step_for
 
 
 class Session:
@@ -95,7 +90,10 @@ class Session:
             return audit.tail(link, count)
 
     def reports(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Evaluation reports, newest first: model, dataset, created, job, passed, path."""
+        """Evaluation reports, newest first: model, dataset, created, job, passed, partial, path.
+
+        One that is `partial` (not of the whole test split) is no verdict.
+        """
         with reading(self.home) as link:
             rows = link.execute(
                 "SELECT * FROM reports WHERE ? IS NULL OR model = ? ORDER BY created DESC", (model, model)
@@ -130,8 +128,8 @@ class Session:
             for budget in ledger.budgets(self.home)
         ]
 
-    def set_budget(self, dataset: str, epsilon_limit: float) -> None:
-        """Change the most epsilon that a dataset may spend in all.
+    def set_budget(self, dataset: str, epsilon_limit: float) -> float:
+        """Change the most epsilon that a dataset may spend in all; returns what it has spent.
 
         Raises:
             PrivacyRefused: not a positive number, or the dataset does not say whose privacy it is.
@@ -145,10 +143,21 @@ class Session:
                 self.home, found.name, unit=unit, units=found.units["train"], delta=None, who=self.who
             )
         ledger.set_limit(self.home, found.name, epsilon_limit, who=self.who)
+        now = ledger.budget(self.home, found.name)
+        return now.spent() if now else 0.0
 
     def next_step(self) -> NextStep:
         """What a newcomer should do now, judged from what is there."""
         return next_step(self.datasets(), self.models(), self.jobs(50), self.reports())
+
+    def step_after(self, name: str | None) -> NextStep:
+        """What to do now that something was done to the model called `name`, or in all without one."""
+        models = self.models()
+        known = {model.name for model in models}
+        trained = [model for model in self.lineage(name) if model.trained] if name in known and name else []
+        if not trained:
+            return self.next_step()
+        return step_for(trained[0], models, self.jobs(50), self.reports())
 
     # --- jobs
 
@@ -242,22 +251,32 @@ class Session:
     ) -> dict[str, Any]:
         """What `start_quantising` would make: see quantize/plan_files.py. Starts nothing."""
         from quantize.plan_files import plan_files, read_bytes
-        from quantize.serving import CONTEXT
 
         return plan_files(
             self.home,
             spec["model"],
             spec["types"],
             spec=spec,
-            context=context or CONTEXT,
-            device=read_bytes(device) if device else None,
+            context=context,
+            device=None if device is None else read_bytes(device),
         )
 
     def start_serving(self, spec: dict[str, Any]) -> str:
-        """Bring up the endpoint for a GGUF, or for an adapter's smallest file that may be served."""
-        model = registry.get(self.home, spec["model"])
-        registry.check_alone(model)
-        return jobs.start(self.home, "serve", spec, title=f"serve {model.name}", who=self.who)
+        """Bring up the endpoint for GGUF models, or for adapters' smallest files that may be served."""
+        names = spec.get("models") or [spec["model"]]
+        for name in names:
+            registry.get(self.home, name)
+        return jobs.start(self.home, "serve", spec, title=f"serve {', '.join(names)}", who=self.who)
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """The running endpoints with their figures: `job`, `url` and what their progress last said."""
+        running = [job for job in self.jobs() if job.kind == "serve" and job.state == "running"]
+        ready = {
+            job.id: event for job in running for event in self.job(job.id).events if event["event"] == "ready"
+        }
+        return [
+            {"job": job.id, "url": ready[job.id]["url"], **job.last} for job in running if job.id in ready
+        ]
 
     def start_privacy_audit(self, spec: dict[str, Any]) -> str:
         """Audit a trained model and its GGUF files for what they give away of their records."""
@@ -292,13 +311,21 @@ class Session:
                 return model
         return importing.import_base(self.home, importing.DEMO_BASE, name or "demo-base", who=self.who)
 
-    def new_key(self, name: str) -> tuple[str, str]:
-        """Make an API key: its id and the secret, which is shown once."""
-        return keys.new_key(self.home, name, self.who)
+    def new_key(self, name: str, **scope: Any) -> tuple[str, str]:
+        """Make an API key: its id and the secret, shown once. `scope`: as of `keys.new_key`."""
+        known = routes.load(self.home)
+        for model in scope.get("models", ()):
+            if model not in known:
+                registry.get(self.home, model)
+        return keys.new_key(self.home, name, self.who, **scope)
 
     def api_keys(self) -> list[keys.Key]:
         """All API keys, without secrets."""
         return keys.list_keys(self.home)
+
+    def key_usage(self, days: int) -> dict[str, list[usage.Day]]:
+        """What each key used on each of the last `days` days (UTC), newest first."""
+        return usage.by_key(self.home, keys.utc_now(), days)
 
     def revoke_key(self, key_id: str) -> None:
         """Revoke an API key at once."""
@@ -312,81 +339,28 @@ def failure(job: JobView) -> ApplianceError:
         error: ApplianceError = JobFailed(end["message"], end["hint"])
         error.code, error.exit_code = end["code"], end["exit"]
         return error
-    again = f"Go on with `cloister job resume {job.id}`."
     if job.state == "stopped":
-        return Stopped(f"Job {job.id} was stopped.", again)
-    return JobFailed(f"Job {job.id} died without a word (killed, or the machine went down).", again)
-
-
-def next_step(
-    datasets: list[Dataset], models: list[Model], running: list[JobView], reports: list[dict[str, Any]]
-) -> NextStep:
-    """The first gap in the way from records to endpoint."""
-    busy = [job for job in running if job.state == "running"]
-    serving = next((job for job in busy if job.kind == "serve"), None)
-    if work := next((job for job in busy if job.kind != "serve"), None):
-        return NextStep(
-            text=f"Watch job {work.id}: {work.title}.",
-            why="It goes on when you leave.",
-            command=f"cloister job tail {work.id}",
-        )
-    if not datasets:
-        return NextStep(
-            text="Import your records.",
-            why="Everything starts from the site's own records; `cloister demo` shows it on made-up ones.",
-            command="cloister data import FILE --name NAME --text COLUMN --label COLUMN --unit COLUMN",
-        )
-    bases = [model for model in models if model.kind == "base"]
-    if not bases:
-        return NextStep(
-            text="Import a base model.",
-            why="Training starts from a model you bring, or from the small one that is shipped.",
-            command="cloister model import demo --name demo-base",
-        )
-    adapters = [model for model in models if model.trained]
-    if not adapters:
-        return NextStep(
-            text=f"Train on {datasets[-1].name}.",
-            why="Under differential privacy unless you say otherwise; the plan is shown first.",
-            command=f"cloister train {datasets[-1].name} --base {bases[-1].name}",
-        )
-    newest = adapters[-1]
-    files = [model for model in models if model.kind == "gguf" and model.parent == newest.name]
-    passed = {report["model"] for report in reports if report["passed"]}
-    judged = {report["model"] for report in reports}
-    family = {newest.name, *(file.name for file in files)}
-    if not family & judged:
-        return NextStep(
-            text=f"Evaluate {newest.name} against its base.",
-            why="A model is not served before it passes the gate.",
-            command=f"cloister evaluate {newest.name}",
-        )
-    if not family & passed:
-        return NextStep(
-            text=f"{newest.name} did not pass the gate: train again with more records or epsilon.",
-            why="The report says by how much it fell short.",
-            command=f"cloister model card {newest.name}",
-        )
-    if not files:
-        return NextStep(
-            text=f"Quantise {newest.name}.",
-            why="INT8 and INT4 files are small enough for a CPU box.",
-            command=f"cloister quantize {newest.name}",
-        )
-    if not any(file.name in passed for file in files):
-        return NextStep(
-            text=f"Evaluate the GGUF files of {newest.name}.",
-            why="They are judged as they are served.",
-            command=f"cloister evaluate {newest.name}",
-        )
-    if serving is None:
-        return NextStep(
-            text=f"Serve {newest.name}.",
-            why="An OpenAI-compatible endpoint on this machine.",
-            command=f"cloister serve {newest.name}",
-        )
-    return NextStep(
-        text="Ask the model.",
-        why=f"Job {serving.id} is serving.",
-        command=f"cloister chat {newest.name}",
+        return Stopped(f"Job {job.id} was stopped.", f"Go on with `cloister job resume {job.id}`.")
+    last = last_line(job)
+    return JobFailed(
+        f"Job {job.id} died without a word (killed, or the machine went down)."
+        + (f" Its last line: {last}" if last else ""),
+        f"Go on with `cloister job resume {job.id}`, or run the same command again.",
     )
+
+
+def last_line(job: JobView) -> str:
+    """The last thing that a job said of itself, cut to 160 characters; empty when it said nothing.
+
+    Its own output counts first: that is where a crash below Python leaves its word.
+    """
+    lines: list[str] = []
+    started = next((event["at"] for event in reversed(job.events) if event["event"] == "started"), "")
+    with suppress(OSError, ValueError), (job.folder / "log.txt").open("rb") as stream:
+        if started and os.fstat(stream.fileno()).st_mtime < datetime.fromisoformat(started).timestamp():
+            raise ValueError("what stands there is of an earlier run")
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - 4096))
+        lines = stream.read().decode(errors="replace").splitlines()
+    told = [event["text"] for event in job.events if event["event"] == "log"]
+    last = next((line for line in reversed([*told, *lines]) if line.strip()), "")
+    return "".join(sign if sign.isprintable() else " " for sign in last).strip()[:160]

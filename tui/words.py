@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 NO_PRIVACY = (
@@ -14,6 +15,27 @@ PUBLIC = (
     "DECLARED PUBLIC: nothing is charged and nobody is protected, because you say that these records are"
     " public. No model is kept, only the best settings. This stays in the audit log."
 )
+
+
+def bytes_text(size: float) -> str:
+    """Bytes in MB or GB."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def gate_word(report: Mapping[str, Any]) -> str:
+    """The verdict of a report or gate: PASS, FAIL, or "partial" where not all test records were looked at."""
+    return "PASS" if report["passed"] else "partial" if report.get("partial") else "FAIL"
+
+
+def standing(reports: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The report that counts for each model: the newest, but one of a part never before one of the whole.
+
+    `reports` are newest first, as Session.reports gives them.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for report in sorted(reports, key=lambda report: bool(report["partial"])):
+        found.setdefault(report["model"], report)
+    return found
 
 
 def statement(privacy: dict[str, Any]) -> str:

@@ -21,6 +21,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         draft.write_bytes(content)
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """As `write_bytes`, for text of people: no other account may read it."""
+    with replacing(path) as draft:
+        draft.touch(mode=0o600)
+        draft.chmod(0o600)
+        draft.write_bytes(content)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` by `value` as indented JSON."""
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())

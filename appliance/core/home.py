@@ -47,9 +47,19 @@ class Home:
         return self.path / "feedback"
 
     @property
+    def tls(self) -> Path:
+        """The site's own CA and certificate, made when an endpoint needs one."""
+        return self.path / "tls"
+
+    @property
     def reports(self) -> Path:
         """Evaluation reports, JSON and HTML."""
         return self.path / "reports"
+
+    @property
+    def routes(self) -> Path:
+        """What routers have learnt from records, one file each."""
+        return self.path / "routes"
 
 
 def open_home(path: Path | None = None) -> Home:
@@ -65,7 +75,15 @@ def open_home(path: Path | None = None) -> Home:
     try:
         home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make_private(home.path)
-        for folder in (home.datasets, home.models, home.jobs, home.reports, home.documents, home.feedback):
+        for folder in (
+            home.datasets,
+            home.models,
+            home.jobs,
+            home.reports,
+            home.documents,
+            home.feedback,
+            home.routes,
+        ):
             folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as problem:
         raise ConfigWrong(

@@ -133,4 +133,7 @@ _4_SERVING = (
     )""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_1_FIRST, _2_DRAWS, _3_PLANS, _4_SERVING)
+# Reports on a part of the test split, or on another split: a look, never a verdict.
+_5_PARTIAL = ("ALTER TABLE reports ADD COLUMN partial INTEGER NOT NULL DEFAULT 0",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_1_FIRST, _2_DRAWS, _3_PLANS, _4_SERVING, _5_PARTIAL)

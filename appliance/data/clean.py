@@ -10,6 +10,7 @@ are dropped everywhere.
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -140,6 +141,30 @@ def only_labels(cleaned: Cleaned, labels: Collection[str]) -> Cleaned:
     kept = [record for record in cleaned.kept if record.answer in labels]
     dropped = cleaned.dropped | {"label not declared": len(cleaned.kept) - len(kept)}
     return replace(cleaned, kept=kept, dropped=dropped)
+
+
+def unused_labels(cleaned: Cleaned, labels: Collection[str]) -> list[str]:
+    """The declared `labels` that no record has; that may be so, unless one is only misspelt.
+
+    Raises:
+        DataRejected: the column holds a label that is not declared and nearly the same.
+    """
+    counts = Counter(record.answer for record in cleaned.kept)
+    unused = [label for label in labels if label not in counts]
+    others = [
+        label
+        for label, count in counts.most_common()
+        if count > 1 and label not in labels and len(label) <= LABEL_LENGTH
+    ][:LABEL_COUNT]
+    folded_others = {label.casefold(): label for label in others}
+    for label in unused:
+        if close := difflib.get_close_matches(label.casefold(), folded_others, n=1, cutoff=0.75):
+            found = folded_others[close[0]]
+            raise DataRejected(
+                f"No record has the label {label}, but {counts[found]} have {found}.",
+                f"Did you mean --labels ...,{found}? If not, take the records with {found} out of the file.",
+            )
+    return unused
 
 
 def rare_labels(counts: dict[str, int], least: int) -> dict[str, int]:

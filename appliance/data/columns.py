@@ -46,8 +46,8 @@ def columns_from(value: Mapping[str, Any]) -> Columns:
     """Columns out of a job's spec: those of exactly one task (see TASKS), then what is optional.
 
     Raises:
-        ConfigWrong: not the columns of one task, one column for two of them, or a name that is unknown
-        or not a text.
+        ConfigWrong: not the columns of one task, one column for two of them or for one and the unit, or a
+        name that is unknown or not a text.
     """
     given = {key: name for key, name in value.items() if name not in (None, "", [], ())}
     learnt = {name for names in TASKS.values() for name in names}
@@ -69,6 +69,12 @@ def columns_from(value: Mapping[str, Any]) -> Columns:
     names = [given[name] for name in TASKS[task]]
     if len(set(names)) < len(names):
         raise ConfigWrong("One column cannot be both a text and its answer.", "Name different columns.")
+    if given.get("unit") in names:
+        raise ConfigWrong(
+            f"The column {_short(given['unit'])} cannot be both what is learnt and whose record it is.",
+            "Name the column that tells people apart as --unit; without one, --unit-is-record"
+            " where each record is another person's.",
+        )
     text, answer, rejected = [*names, None, None][:3]
     rest = {key: given[key] for key in ("unit", "group", "date") if key in given}
     return Columns(task=task, text=text, answer=answer, rejected=rejected, facts=tuple(facts), **rest)

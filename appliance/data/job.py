@@ -21,7 +21,7 @@ from appliance.core.errors import ConfigWrong, DataRejected
 from appliance.core.files import need_room
 from appliance.core.job import Job
 from appliance.data import inbox, store
-from appliance.data.clean import Cleaned, clean, label_counts, only_labels, rare_labels
+from appliance.data.clean import Cleaned, clean, label_counts, only_labels, rare_labels, unused_labels
 from appliance.data.columns import Columns, columns_from
 from appliance.data.figures import figures
 from appliance.data.overlap import shared_records
@@ -109,6 +109,8 @@ def plan_from(spec: Mapping[str, Any]) -> Plan:
 def _make(plan: Plan, job: Job, draft: Path) -> tuple[store.Dataset, bool]:
     cleaned = _clean(plan, job)
     if plan.labels:
+        if not plan.demo and (unused := unused_labels(cleaned, plan.labels)):
+            job.log(f"No record has the label {', '.join(unused)}.")
         cleaned = only_labels(cleaned, plan.labels)
     facts: dict[str, Any] = {
         "source": "generated, synthetic" if plan.demo else plan.path.name if plan.path else "",

@@ -128,6 +128,7 @@ class GgufScorer:
             eos=head.eos,
             task=task,
             limit=self.context,
+            pad_token=head.piece(head.pad).decode() if head.pad >= 0 else "",
         )
 
     def logits(self, prompts_tokens: list[list[int]], keep: list[int]) -> list[NDArray[np.float32]]:

@@ -51,7 +51,7 @@ class Rule:
         if wrong:
             raise ConfigWrong(
                 f"These gate settings are out of range: {', '.join(wrong)}.",
-                "Give shares, such as 0.15 for 15 %.",
+                "Give shares above 0 and below 1, such as 0.15 for 15 %; units from 2 upwards.",
             )
 
 

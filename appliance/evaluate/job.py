@@ -3,8 +3,10 @@
 spec: {"models": [names], "against": name or null, "dataset", "version": int or null,
 "split": "test", "limit": int or null, "gate": {settings of gate.Rule} or absent}. `against` is the
 base that tuned models must beat; it and the F16 a quantised file is judged by are scored too, listed
-or not. `limit` draws that many records with a fixed seed. Writes home.reports/<job>.json and .html,
-then a row of `reports` for every judged model. A job run again starts anew and replaces them.
+or not. `limit` draws that many records with a fixed seed; such a report is `partial`, as is one on
+another split than test: it passes nothing and replaces no verdict. Writes home.reports/<job>.json, .html
+and -rows.json (evaluate/rows.py), then a row of `reports` for every judged model. A job run again starts
+anew and replaces them.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from appliance.core.home import Home
 from appliance.core.job import Job
 from appliance.data import store
 from appliance.data.records import Record
+from appliance.evaluate import rows
 from appliance.evaluate.backends import GgufScorer, TorchScorer
 from appliance.evaluate.compare import clusters_of
 from appliance.evaluate.gate import rule_from
@@ -73,7 +76,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         "dataset": data_facts(dataset, split, records, clusters, len(every)),
         "against": spec.get("against"),
         "rule": asdict(rule),
-        **verdicts(measured, spec.get("against"), records, clusters, rule, split),
+        **verdicts(measured, spec.get("against"), records, clusters, rule, split, len(every)),
     }
     report["training"] = next(
         (curve for one in measured.values() if (curve := training_curve(one.chain))), []
@@ -83,7 +86,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         "json": str(job.home.reports / f"{job.id}.json"),
         "html": str(job.home.reports / f"{job.id}.html"),
     }
-    _publish(report, job)
+    _publish(report, rows.content(report, list(measured.values())), job)
     return report
 
 
@@ -159,9 +162,9 @@ def _measure(
     scorer = open_scorer(chain)
     try:
         encoder = scorer.encoder(task)
-        rows = tokenise(encoder, records)
+        encoded = tokenise(encoder, records)
         told(0)
-        scores = score(scorer, rows, task, encoder.trie() if task.kind == "label" else None, told)
+        scores = score(scorer, encoded, task, encoder.trie() if task.kind == "label" else None, told)
         seconds = time.monotonic() - start
         return Measured(
             chain=chain,
@@ -171,6 +174,7 @@ def _measure(
             seconds=seconds,
             role=role,
             f16=f16,
+            prompt_tokens=sum(len(row.tokens.prompt) for row in encoded if row.tokens),
         )
     finally:
         scorer.close()
@@ -220,18 +224,27 @@ def _looks(job: Job, title: str) -> int:
         return int(link.execute(query, (title, job.id)).fetchone()[0])
 
 
-def _publish(report: dict[str, Any], job: Job) -> None:
+def _publish(report: dict[str, Any], each: dict[str, Any], job: Job) -> None:
     """Files first, then the rows that point to them, in one transaction with their audit lines."""
     page = render_page(report)
     write_json(job.home.reports / f"{job.id}.json", report)
     write_bytes(job.home.reports / f"{job.id}.html", page.encode())
+    write_json(job.home.reports / f"{job.id}{rows.SUFFIX}", each)
     title = report["dataset"]["title"]
     with transaction(job.home) as link:
         for gate in report["gates"]:
             link.execute(
-                "INSERT OR REPLACE INTO reports (model, dataset, created, job, passed, path)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (gate["model"], title, report["created"], job.id, int(gate["passed"]), report["html"]),
+                "INSERT OR REPLACE INTO reports (model, dataset, created, job, passed, path, partial)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    gate["model"],
+                    title,
+                    report["created"],
+                    job.id,
+                    int(gate["passed"]),
+                    report["html"],
+                    int(gate["partial"]),
+                ),
             )
             audit.record(
                 link,
@@ -241,5 +254,6 @@ def _publish(report: dict[str, Any], job: Job) -> None:
                 dataset=title,
                 split=report["dataset"]["split"],
                 passed=gate["passed"],
+                partial=gate["partial"],
                 job=job.id,
             )

@@ -42,7 +42,7 @@ _GROUP_VALUES = 10  # a fact with more values than this is no group (a date, a n
 class Measured:
     """One model's scores. `chain` is its lineage, itself first; `role` is "base", "model" or
     "reference" (scored only because another model is judged by it); `f16` names what a quantised
-    file is judged by.
+    file is judged by; `prompt_tokens` are those of all rows that fit.
     """
 
     chain: tuple[Model, ...]
@@ -52,6 +52,7 @@ class Measured:
     seconds: float
     role: str
     f16: str | None = None
+    prompt_tokens: int = 0
 
     @property
     def model(self) -> Model:

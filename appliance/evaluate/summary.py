@@ -22,25 +22,42 @@ def verdicts(
     clusters: NDArray[np.int64],
     rule: Rule,
     split: str,
+    whole: int,
 ) -> dict[str, Any]:
     """The rows and gates of all models; `passed` when there are gates and all passed.
 
-    Only the test split can pass a model: train and val have been looked at while it was made.
+    Only the test split can pass a model: train and val have been looked at while it was made. And only
+    all of it, its `whole` number of records: a sample could be drawn until it passes. Anything less is
+    `partial`.
     """
     base = measured[against] if against else None
     groups = groups_of(records, clusters)
+    reason = _partial(split, len(records), whole)
     rows, gates = [], []
     for name, one in measured.items():
         gate = None
         if one is not base and one.role != "reference":
             gate = judge(one, base, measured[one.f16] if one.f16 else None, clusters, groups, rule)
-        if gate is not None and split != "test":
-            note = f"Judged on the {split} split: only the test split can pass a model."
-            gate = replace(gate, passed=False, notes=(*gate.notes, note))
+        if gate is not None and reason:
+            gate = replace(gate, passed=False, notes=(*gate.notes, reason))
         if gate is not None:
-            gates.append({"model": name, **gate.as_dict()})
+            gates.append({"model": name, "partial": bool(reason), **gate.as_dict()})
         rows.append(model_row(one, base, clusters, groups, gate, rule))
-    return {"models": rows, "gates": gates, "passed": bool(gates) and all(gate["passed"] for gate in gates)}
+    return {
+        "models": rows,
+        "gates": gates,
+        "passed": bool(gates) and all(gate["passed"] for gate in gates),
+        "partial": bool(reason),
+    }
+
+
+def _partial(split: str, scored: int, whole: int) -> str:
+    """Why these records cannot pass a model; empty when they can."""
+    if split != "test":
+        return f"Judged on the {split} split: only the test split can pass a model."
+    if scored < whole:
+        return f"Judged on {scored} of the {whole} test records: only all of them can pass a model."
+    return ""
 
 
 def data_facts(

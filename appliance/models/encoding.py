@@ -81,6 +81,7 @@ class Encoder:
     eos: int
     task: Task
     limit: int
+    pad_token: str = ""
 
     def prompt(self, text: str) -> tuple[int, ...]:
         """The prompt for `text`, up to and including the opening of the model's turn.
@@ -92,7 +93,13 @@ class Encoder:
         messages = [{"role": "user", "content": self.task.question(text)}]
         if self.task.kind == "chat":
             messages = messages_from(text)
-        rendered = render(self.template, messages, bos_token=self.bos_token, eos_token=self.eos_token)
+        rendered = render(
+            self.template,
+            messages,
+            bos_token=self.bos_token,
+            eos_token=self.eos_token,
+            pad_token=self.pad_token,
+        )
         return tuple(self.tokenize(rendered))
 
     def answer(self, answer: str) -> tuple[int, ...]:
@@ -212,6 +219,7 @@ class Encoder:
                 messages,
                 bos_token=self.bos_token,
                 eos_token=self.eos_token,
+                pad_token=self.pad_token,
                 last_only=last_only,
             )
 

@@ -100,6 +100,7 @@ class LlamaFile:
     sequence may fill all of them). `exact` keeps the KV cache in F32 and turns flash attention
     off, for comparisons with another implementation. `vocab_only` loads no weights: `ctx` is None.
     `watch` (a ggml_backend_sched_eval_callback) sees every node of the graph as it is computed.
+    `pooling` (a llama_pooling_type) makes it an embedder, one vector a sequence.
     `check` reads all weights and refuses those that are no numbers.
 
     Raises:
@@ -119,6 +120,7 @@ class LlamaFile:
         exact: bool = False,
         watch: Any = None,
         check: bool = False,
+        pooling: int | None = None,
     ) -> None:
         self.path = Path(path)
         self.model: Any = None
@@ -143,6 +145,7 @@ class LlamaFile:
         self.n_vocab: int = lib.llama_vocab_n_tokens(self.vocab)
         self.bos: int = lib.llama_vocab_bos(self.vocab)
         self.eos: int = lib.llama_vocab_eos(self.vocab)
+        self.pad: int = lib.llama_vocab_pad(self.vocab)
         template = lib.llama_model_chat_template(self.model, None)
         self.chat_template: str | None = template.decode("utf-8", "replace") if template else None
         self.metadata = self._metadata()
@@ -152,9 +155,9 @@ class LlamaFile:
         self.space_prefix = self.metadata.get("cloister.space_prefix")
         self._patterns: dict[bool, re.Pattern[str] | None] = {}
         if not vocab_only:
-            self._open_context(exact, watch)
+            self._open_context(exact, watch, pooling)
 
-    def _open_context(self, exact: bool, watch: Any) -> None:
+    def _open_context(self, exact: bool, watch: Any, pooling: int | None) -> None:
         lib = library()
         params = lib.llama_context_default_params()
         params.n_ctx = self.context
@@ -166,6 +169,9 @@ class LlamaFile:
         params.no_perf = True
         if watch is not None:
             params.cb_eval = self._watch = watch  # kept: C holds no reference
+        if pooling is not None:
+            params.embeddings, params.pooling_type = True, pooling
+            params.n_batch = params.n_ubatch = self.context  # a vector needs its whole text in one step
         if exact:
             params.type_k = params.type_v = 0  # GGML_TYPE_F32
             params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -361,6 +367,10 @@ class LlamaFile:
                 f"llama.cpp could not compute a batch of {count} tokens (code {code}): {log_tail()}",
                 "Memory may be short; use a smaller context.",
             )
+
+    def logits_of(self, row: int) -> np.ndarray:
+        """The logits of row `row` of the last `run`, float32 [n_vocab]; valid until the next one."""
+        return np.ctypeslib.as_array(library().llama_get_logits_ith(self.ctx, row), (self.n_vocab,))
 
     def _metadata(self) -> dict[str, str]:
         lib = library()

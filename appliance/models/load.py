@@ -123,6 +123,7 @@ def encoder_for(tokenizer: Any, folder: Path, task: Task, limit: int) -> Encoder
         eos=tokenizer.eos_token_id,
         task=task,
         limit=limit,
+        pad_token=tokenizer.pad_token or "",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from jinja2 import Template, TemplateError
@@ -39,32 +39,40 @@ def _unusable(problem: BaseException) -> ModelRejected:
 
 def render(
     template: str,
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Mapping[str, Any]],
     *,
     bos_token: str,
     eos_token: str,
     pad_token: str = "",
     add_generation_prompt: bool = True,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> str:
     """The prompt text of `messages` (`role`, `content`) under a model's own chat template.
 
-    `tools` and `documents` are none, as transformers' apply_chat_template passes them.
+    `tools` are JSON schemas of functions. Without any, `tools` and `documents` are none, as transformers'
+    apply_chat_template passes them; a template that loops over `tools` without asking whether there are
+    any (Command R+, Hermes), which fails there, gets an empty list.
 
     Raises:
         ModelRejected: the template is not allowed, fails, refuses the messages, or does too much work.
     """
     compiled = check_template(template)
+    given = {
+        "messages": list(messages),
+        "bos_token": bos_token,
+        "eos_token": eos_token,
+        "pad_token": pad_token,
+        "documents": None,
+        "add_generation_prompt": add_generation_prompt,
+    }
     try:
         with allowance():
-            return compiled.render(
-                messages=list(messages),
-                bos_token=bos_token,
-                eos_token=eos_token,
-                pad_token=pad_token,
-                tools=None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-            )
+            try:
+                return compiled.render(**given, tools=None if tools is None else list(tools))
+            except TypeError:
+                if tools is not None:
+                    raise
+                return compiled.render(**given, tools=[])
     except (*_FAILURES, *_LIMITS) as problem:
         raise _unusable(problem) from problem
 
@@ -75,6 +83,7 @@ def segments(
     *,
     bos_token: str,
     eos_token: str,
+    pad_token: str = "",
     last_only: bool = False,
 ) -> list[str]:
     """`messages` as the template writes them, parted where turns of the assistant begin and end.
@@ -88,16 +97,11 @@ def segments(
     """
     parts: list[str] = []
     behind = ""
+    write = partial(render, template, bos_token=bos_token, eos_token=eos_token, pad_token=pad_token)
     turns = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
     for place in turns[-1:] if last_only else turns:
-        opened = render(template, messages[:place], bos_token=bos_token, eos_token=eos_token)
-        closed = render(
-            template,
-            messages[: place + 1],
-            bos_token=bos_token,
-            eos_token=eos_token,
-            add_generation_prompt=False,
-        )
+        opened = write(messages[:place])
+        closed = write(messages[: place + 1], add_generation_prompt=False)
         if not (opened.startswith(behind) and closed.startswith(opened)):
             raise ModelRejected(
                 "The model's chat template writes a conversation otherwise once it goes on, so its turns"

@@ -81,6 +81,25 @@ def add(home: Home, model: Model, *, who: str) -> Model:
     return get(home, model.name)
 
 
+def renew(home: Home, model: Model, facts: dict[str, Any], *, who: str) -> Model:
+    """`model`, whose facts are now `facts` (the same file, proven again), with an audit line if they differ.
+
+    Raises:
+        NotFound: the entry is gone, or speaks of another file.
+    """
+    if model.facts == json.loads(json.dumps(facts)):
+        return model
+    with transaction(home) as link:
+        done = link.execute(
+            "UPDATE models SET facts = ? WHERE name = ? AND sha256 = ?",
+            (json.dumps(facts), model.name, model.sha256),
+        )
+        if done.rowcount != 1:
+            raise NotFound(f"There is no model named {model.name}.", "See `cloister model list`.")
+        audit.record(link, who=who, what="model.prove", target=model.name, sha256=model.sha256)
+    return get(home, model.name)
+
+
 def check_free(home: Home, name: str, job: str = "") -> None:
     """Check that no model has this name, before work is put into one; one made by `job` may.
 

@@ -7,7 +7,17 @@ hashed costs what all it holds would: `[a, a]`, forty times over, is small in me
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, Sized, ValuesView
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    Sequence,
+    Sized,
+    ValuesView,
+)
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -211,6 +221,8 @@ def counted_filter(name: str, work: Callable[..., Any], *, deep: bool, quick: bo
             given = sum(map(size, (*rest, *options.values())))
             spend(given if isinstance(value, str) else given * flat(value) // ITEM)  # `attribute`, for each
             check_growth(name, value, rest, options)
+        if name == "unique":  # numbers of equal hashes take n * n steps
+            value = _timed(value)
         found = work(*arguments[:leading], value, *rest, **options)
         if isinstance(found, Iterator):
             found = list(found)
@@ -219,6 +231,13 @@ def counted_filter(name: str, work: Callable[..., Any], *, deep: bool, quick: bo
         return found
 
     return counted
+
+
+def _timed(items: Iterable[Any]) -> Iterator[Any]:
+    """`items`; before each, the time is looked at."""
+    for each in items:
+        spend(1)
+        yield each
 
 
 def counted_test(name: str, work: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,18 +1,23 @@
 """API keys of the endpoint: `clo_<id>_<secret>`, shown once, kept only as SHA-256.
 
 The secret is 32 random bytes, so a slow hash would add nothing. A key or a revocation made by
-another process counts from the next request on.
+another process counts from the next request on. What a key may do is fixed when it is made: to widen
+it, revoke it and make another. Limits are applied by the endpoint (serve/admission.py).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import string
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
 
 from appliance.core.db import connect, reading, transaction
 from appliance.core.errors import ConfigWrong, NotFound
@@ -23,42 +28,112 @@ from appliance.security import audit
 _ALPHABET = string.digits + string.ascii_letters
 _FORM = re.compile(r"clo_([0-9a-z]{8})_([0-9A-Za-z]{43})")
 _NOBODY = "0" * 64
+_GRANT = "id, name, models, collections, expires, requests_per_minute, tokens_per_day, open_requests"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """What one key may do. No `models`: all of them; no `collections`: none. A limit of None is no limit.
+
+    `tokens_per_day` counts prompt and completion tokens of a UTC day; from `expires` on the key is dead.
+    """
+
+    id: str
+    name: str
+    models: tuple[str, ...] = ()
+    collections: tuple[str, ...] = ()
+    expires: datetime | None = None
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    open_requests: int | None = None
+
+    def expired(self, now: datetime) -> bool:
+        """Whether its time is over."""
+        return self.expires is not None and now >= self.expires
 
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
     """A key as lists show it; the secret is nowhere."""
 
-    id: str
-    name: str
+    grant: Grant
     created: str
     revoked: str | None
 
+    @property
+    def id(self) -> str:
+        """The part of the key that is no secret."""
+        return self.grant.id
 
-def new_key(home: Home, name: str, who: str) -> tuple[str, str]:
+    @property
+    def name(self) -> str:
+        """Who or what uses it."""
+        return self.grant.name
+
+    def state(self, now: datetime | None = None) -> str:
+        """valid, expired or revoked."""
+        if self.revoked:
+            return "revoked"
+        return "expired" if self.grant.expired(now or utc_now()) else "valid"
+
+
+def utc_now() -> datetime:
+    """The current time in UTC."""
+    return datetime.now(UTC)
+
+
+def new_key(
+    home: Home,
+    name: str,
+    who: str,
+    *,
+    models: Sequence[str] = (),
+    collections: Sequence[str] = (),
+    expires: datetime | None = None,
+    requests_per_minute: int | None = None,
+    tokens_per_day: int | None = None,
+    open_requests: int | None = None,
+) -> tuple[str, str]:
     """Make a key for `name` and return its id and the whole key, which cannot be shown again.
 
+    What it may do is as `Grant` says. That the models exist is the caller's to check.
+
     Raises:
-        ConfigWrong: the name is empty, long or not printable.
+        ConfigWrong: a name is empty, long or not printable, a limit is below 1, or `expires` is over.
     """
-    if not 0 < len(name) <= 64 or not name.isprintable():
+    if not _printable(name):
         raise ConfigWrong("The name of a key has 1 to 64 printable characters.", "Say who will use it.")
+    if not all(_printable(part, 200) for part in (*models, *collections)):
+        raise ConfigWrong("A key names models and collections by their names.", "Leave empty ones out.")
+    limits = (requests_per_minute, tokens_per_day, open_requests)
+    if not all(limit is None or 0 < limit < 1 << 53 for limit in limits):
+        raise ConfigWrong("A limit of a key must be 1 or more.", "Leave it out for none.")
+    if expires is not None and (expires.tzinfo is None or expires <= utc_now()):
+        raise ConfigWrong("A key must end in the future.", "Such as in 90d.")
     key_id = "".join(secrets.choice(_ALPHABET[:36]) for _ in range(8))
     secret = f"clo_{key_id}_{_base62(secrets.token_bytes(32))}"
+    named = {"models": list(dict.fromkeys(models)), "collections": list(dict.fromkeys(collections))}
+    rest = {
+        "expires": expires.astimezone(UTC).isoformat() if expires else None,
+        "requests_per_minute": requests_per_minute,
+        "tokens_per_day": tokens_per_day,
+        "open_requests": open_requests,
+    }
     with transaction(home) as link:
         link.execute(
-            "INSERT INTO api_keys (id, name, sha256, created) VALUES (?, ?, ?, ?)",
-            (key_id, name, _digest(secret), now()),
+            "INSERT INTO api_keys (id, name, sha256, created, models, collections, expires,"
+            " requests_per_minute, tokens_per_day, open_requests) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (key_id, name, _digest(secret), now(), *map(json.dumps, named.values()), *rest.values()),
         )
-        audit.record(link, who=who, what="key.new", target=key_id, name=name)
+        audit.record(link, who=who, what="key.new", target=key_id, name=name, **named, **rest)
     return key_id, secret
 
 
 def list_keys(home: Home) -> list[Key]:
     """All keys ever made, oldest first."""
     with reading(home) as link:
-        rows = link.execute("SELECT id, name, created, revoked FROM api_keys ORDER BY created, id")
-        return [Key(**dict(row)) for row in rows]
+        rows = link.execute(f"SELECT created, revoked, {_GRANT} FROM api_keys ORDER BY created, id")  # noqa: S608
+        return [Key(created=row[0], revoked=row[1], grant=_grant(*row[2:])) for row in rows]
 
 
 def revoke(home: Home, key_id: str, who: str) -> None:
@@ -76,35 +151,60 @@ def revoke(home: Home, key_id: str, who: str) -> None:
             audit.record(link, who=who, what="key.revoke", target=key_id)
 
 
-def check(home: Home, secret: str) -> str | None:
-    """The id of the live key that `secret` is, or None."""
+def check(home: Home, secret: str) -> Grant | None:
+    """What the live key that `secret` is may do, or None."""
     with closing(KeyRing(home)) as ring:
         return ring.check(secret)
 
 
 class KeyRing:
-    """The live keys, read again whenever the database has changed."""
+    """The live keys, read again whenever the database has changed. `clock` gives the time in UTC."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._link = connect(home)
+        self._clock = clock
         self._seen = -1
-        self._digests: dict[str, str] = {}
+        self._live: dict[str, tuple[str, Grant]] = {}
 
-    def check(self, secret: str) -> str | None:
-        """The id of the live key that `secret` is, or None. About 10 microseconds."""
+    def check(self, secret: str) -> Grant | None:
+        """What the live key that `secret` is may do; None if it is wrong, revoked or expired.
+
+        About 10 microseconds.
+        """
         version = self._link.execute("PRAGMA data_version").fetchone()[0]
         if version != self._seen:
-            rows = self._link.execute("SELECT id, sha256 FROM api_keys WHERE revoked IS NULL").fetchall()
-            self._digests = {row["id"]: row["sha256"] for row in rows}
+            query = f"SELECT sha256, {_GRANT} FROM api_keys WHERE revoked IS NULL"  # noqa: S608
+            rows = self._link.execute(query).fetchall()
+            self._live = {row["id"]: (row["sha256"], _grant(*row[1:])) for row in rows}
             self._seen = version
         form = _FORM.fullmatch(secret)
-        key_id = form[1] if form else ""
-        same = hmac.compare_digest(_digest(secret), self._digests.get(key_id, _NOBODY))
-        return key_id if same else None
+        digest, grant = self._live.get(form[1] if form else "", (_NOBODY, None))
+        same = hmac.compare_digest(_digest(secret), digest)
+        return grant if same and grant is not None and not grant.expired(self._clock()) else None
 
     def close(self) -> None:
         """Close the connection to the database."""
         self._link.close()
+
+
+@lru_cache(maxsize=4096)  # rows are read again whenever any table has changed, and are nearly all the same
+def _grant(key_id: str, name: str, models: str, collections: str, expires: str | None, *limits: int) -> Grant:
+    """The grant of one row, its columns in the order of `_GRANT`."""
+    per_minute, per_day, at_once = limits
+    return Grant(
+        id=key_id,
+        name=name,
+        models=tuple(json.loads(models)),
+        collections=tuple(json.loads(collections)),
+        expires=datetime.fromisoformat(expires) if expires else None,
+        requests_per_minute=per_minute,
+        tokens_per_day=per_day,
+        open_requests=at_once,
+    )
+
+
+def _printable(name: str, longest: int = 64) -> bool:
+    return 0 < len(name) <= longest and name.isprintable()
 
 
 def _digest(secret: str) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from appliance.core.errors import ConfigWrong, NotFound
 
@@ -21,27 +21,41 @@ ENGINES = ("auto", "native", "in-process")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How text is drawn. `temperature` 0 takes the likeliest token; a text in `stop` ends the answer."""
+    """How text is drawn. `temperature` 0 takes the likeliest token; a text in `stop` ends the answer.
+
+    With a JSON `schema` the answer is JSON that fits it, unless `max_tokens` cut it off.
+    """
 
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A part of an answer. The last one has `finish` ("stop" or "length") and the token counts."""
+    """A part of an answer. The last one has `finish` ("stop" or "length") and the token counts.
+
+    `cached_tokens` of the prompt were there from before.
+    """
 
     text: str
     finish: str | None = None
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     completion_tokens: int = 0
 
 
 class Engine(Protocol):
-    """One loaded model. `context` is what one request may fill, prompt and answer together."""
+    """One loaded model. `context` is what one request may fill, prompt and answer together.
+
+    Every request has an `owner`, the id of its API key. Computed tokens are reused for the same
+    owner, and for everybody up to the `shared` first tokens of the prompt, which the endpoint itself
+    wrote; so the time of an answer tells nobody what others asked. A request names one of the
+    adapters that the engine was opened with, by its place, or None: the base alone.
+    """
 
     name: str
     context: int
@@ -61,30 +75,59 @@ class Engine(Protocol):
     async def health(self) -> bool:
         """Whether a request made now would be answered."""
 
+    def facts(self) -> dict[str, Any]:
+        """What the status shows.
+
+        engine, gpu ("" or the devices in use), slots, context, threads, adapters (how many), asleep,
+        rss_mb (of the process that holds the model), prompt_tokens and cached_tokens of all requests.
+        """
+
     async def tokenize(self, text: str, special: bool) -> list[int]:
         """Token ids, no BOS added; only `special` text may spell special tokens.
 
         `text` is in the tokenizer's own form already (models/wording.py).
         """
 
-    def generate(self, prompt: Sequence[int], settings: Settings) -> AsyncGenerator[Piece, None]:
+    async def warm(self, prefix: Sequence[int], adapter: int | None = None) -> None:
+        """Compute the endpoint's own start of prompts once, and keep it for all requests.
+
+        Every unused slot has it afterwards, and every other one gets it with the next request whose
+        `shared` covers it, also after a restart or a sleep.
+
+        Raises:
+            ConfigWrong: `prefix` fills the context, or there is no such adapter. EngineFailed: see generate.
+        """
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        settings: Settings,
+        *,
+        owner: str,
+        shared: int = 0,
+        adapter: int | None = None,
+    ) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece. Closing the generator stops the work.
 
         Raises:
             EngineFailed: the engine stopped before the end.
+            ConfigWrong: no grammar can be made of the schema, the prompt fills the context, or there is
+                no such adapter.
         """
 
     async def choose(
-        self, prompt: Sequence[int], allowed: Sequence[int], *, again: bool = False
+        self,
+        prompt: Sequence[int],
+        allowed: Sequence[int],
+        *,
+        owner: str,
+        shared: int = 0,
+        adapter: int | None = None,
     ) -> list[float]:
         """Natural log of the odds of each `allowed` token after `prompt`, among themselves.
 
-        `again` says that the same request has just asked about the start of this prompt, so what
-        was computed then may be used. Without it nothing of another request is used, so that the
-        time of an answer tells nobody what others asked.
-
         Raises:
-            EngineFailed: the engine stopped before the end.
+            EngineFailed, ConfigWrong: as generate.
         """
 
     async def stop(self) -> None:
@@ -108,26 +151,23 @@ def pick_engine(
     context: int,
     slots: int,
     threads: int | None = None,
+    adapters: Sequence[Path] = (),
     memory: int | None = None,
+    sleep_after: float | None = None,
     log: Callable[[str], None] = lambda text: None,
 ) -> Engine:
     """The engine for `model` (not started): "native" where its binary is, else "in-process".
 
-    `folder` takes the engine's log and socket; `context` is per request, `memory` bytes of data at
-    most (native only).
+    `folder` takes the engine's log and socket; `context` is per request; `adapters` are LoRA GGUF
+    files for this base; `memory` bytes of data at most (native only); after `sleep_after` seconds
+    without a request the model is unloaded until the next one.
 
     Raises:
         ConfigWrong: `wanted` is no engine. NotFound: native is wanted but was not built.
     """
-    if wanted not in ENGINES:
-        raise ConfigWrong(f"There is no engine called {wanted}.", f"Choose one of {', '.join(ENGINES)}.")
-    binary = native_binary()
-    if wanted == "native" and binary is None:
-        raise NotFound(
-            "This installation has no llama-server.", "Run `make install` again, or use --engine in-process."
-        )
+    binary = pick_binary(wanted)
     threads = threads or default_threads(model)
-    if binary is not None and wanted != "in-process":
+    if binary is not None:
         from appliance.serve.native import Native
 
         return Native(
@@ -137,17 +177,49 @@ def pick_engine(
             context=context,
             slots=slots,
             threads=threads,
+            adapters=adapters,
             memory=memory,
+            sleep_after=sleep_after,
             log=log,
         )
     from appliance.serve.inprocess import InProcess
 
-    return InProcess(model, context=context, slots=slots, threads=threads)
+    return InProcess(
+        model, context=context, slots=slots, threads=threads, adapters=adapters, sleep_after=sleep_after
+    )
+
+
+def pick_binary(wanted: str) -> Path | None:
+    """The llama-server to use where `wanted` is "auto" or "native"; None: llama.cpp in this process.
+
+    Raises:
+        ConfigWrong: `wanted` is no engine. NotFound: native is wanted but was not built.
+    """
+    if wanted not in ENGINES:
+        raise ConfigWrong(f"There is no engine called {wanted}.", f"Choose one of {', '.join(ENGINES)}.")
+    binary = None if wanted == "in-process" else native_binary()
+    if wanted == "native" and binary is None:
+        raise NotFound(
+            "This installation has no llama-server.", "Run `make install` again, or use --engine in-process."
+        )
+    return binary
 
 
 def default_threads(model: Path) -> int:
     """One thread for a model that a core computes faster than two can agree on it."""
     return 1 if model.stat().st_size < 64 << 20 else len(os.sched_getaffinity(0))
+
+
+def check_request(prompt: Sequence[int], context: int, adapter: int | None, adapters: int) -> None:
+    """That a prompt leaves room for an answer, and names one of the engine's adapters or none.
+
+    Raises:
+        ConfigWrong: not so.
+    """
+    if len(prompt) >= context:
+        raise ConfigWrong(f"{len(prompt)} tokens fill the context of {context}.", "Shorten the text.")
+    if adapter is not None and not 0 <= adapter < adapters:
+        raise ConfigWrong("There is no such adapter.", f"This engine has {adapters}.")
 
 
 class Stops:

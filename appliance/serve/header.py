@@ -11,6 +11,7 @@ import mmap
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Header:
     bos_text: str
     eos: int
     eos_text: str
+    pad_text: str
     add_bos: bool
     specials: tuple[str, ...]
     forced: frozenset[str]
@@ -56,10 +58,28 @@ def read_header(path: Path) -> Header:
     Raises:
         ModelRejected: it is not a GGUF file of version 2 or 3, or it is damaged.
     """
+    with _whole(path):
+        return _header(read_values(path))
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The key-value pairs of a GGUF file; of arrays only the tokens and their types, others are None.
+
+    Raises:
+        ModelRejected: it is not a GGUF file of version 2 or 3, or it is damaged.
+    """
+    with (
+        _whole(path),
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        return dict(_pairs(content))
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
     try:
-        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            values = dict(_pairs(content))
-        return _header(values)
+        yield
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError, struct.error) as problem:
         raise ModelRejected(
             f"{path.name} is not a whole GGUF file ({type(problem).__name__}).",
@@ -76,6 +96,7 @@ def _header(values: dict[str, Any]) -> Header:
         text for text, kind in pairs if text and (kind in (_UNKNOWN, _CONTROL) or _MARKUP.fullmatch(text))
     }
     bos, eos = values.get("tokenizer.ggml.bos_token_id"), values["tokenizer.ggml.eos_token_id"]
+    pad = values.get("tokenizer.ggml.padding_token_id")
     task = values.get("cloister.task")
     return Header(
         architecture=architecture,
@@ -85,6 +106,7 @@ def _header(values: dict[str, Any]) -> Header:
         bos_text="" if bos is None else tokens[bos],
         eos=eos,
         eos_text=tokens[eos],
+        pad_text="" if pad is None or pad < 0 else tokens[pad],
         add_bos=bool(values.get("tokenizer.ggml.add_bos_token", False)),
         specials=tuple(sorted(special, key=lambda text: (-len(text), text))),
         forced=frozenset(text for text, kind in pairs if kind == _USER_DEFINED and text in special),

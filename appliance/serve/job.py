@@ -1,46 +1,56 @@
-"""The job `serve`: one model behind an OpenAI-compatible endpoint, until it is asked to stop.
+"""The job `serve`: models behind an OpenAI-compatible endpoint, until it is asked to stop.
 
-spec: model; optional host, port, engine, ungated, context, slots, threads, memory_mb, max_tokens,
-tls_cert, tls_key. Events: log, ready {url, model, engine}, progress (at most one a second).
+spec: models (or model, a single one); optional host, port, engine, ungated, context, slots, threads,
+memory_mb, max_tokens, tls_cert, tls_key, system, embed, cache, most_loaded, sleep_after, watts_per_core,
+price_per_kwh. Events: log, ready {url, model, models, engine, ca, fingerprint}, progress (one a second).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
-import os
 import resource
 import signal
 import socket
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import uvicorn
 
-from appliance.core.db import reading, transaction
-from appliance.core.errors import GateFailed, ModelRejected, NotFound
-from appliance.core.home import Home
+from appliance.core.errors import Busy, NoRoom
 from appliance.core.job import Job
-from appliance.models import registry
-from appliance.models.registry import Model
-from appliance.models.task import task_from
-from appliance.security import audit
 from appliance.security.keys import KeyRing
-from appliance.serve.answers import Served, open_model
-from appliance.serve.engine import Engine, pick_engine
-from appliance.serve.gateway import Limits, make_app
-from appliance.serve.header import Header, read_header
-from appliance.serve.listen import check_tls, open_port, url_of
+from appliance.serve.admission import Admission
+from appliance.serve.cache import Cache
+from appliance.serve.certificate import site_certificate
+from appliance.serve.counts import Counts
+from appliance.serve.documents.embedding import embedder_id
+from appliance.serve.endpoint import Endpoint, Limits
+from appliance.serve.energy import WATTS_PER_CORE, Meter
+from appliance.serve.feedback import sweep
+from appliance.serve.gateway import make_app
+from appliance.serve.http import Failures
+from appliance.serve.library import Library
+from appliance.serve.listen import check_tls, is_loopback, open_port, url_of
 from appliance.serve.neighbours import job_on
-from appliance.serve.stats import Stats
+from appliance.serve.opening import (
+    check_cache,
+    choose_all,
+    for_documents,
+    note,
+    open_embedder,
+    open_house,
+)
+from appliance.serve.patience import PatientProtocol
+from appliance.serve.routes import Routes
 
-DEFAULT_HOST, DEFAULT_PORT, DEFAULT_CONTEXT, DEFAULT_SLOTS = "127.0.0.1", 8080, 4096, 4
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 _LONGEST_HEADER = 1 << 16
 _DRAIN_SECONDS = 12  # less than what `cloister job stop` waits before it kills
 
@@ -54,91 +64,68 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         ModelRejected: the file is not the one that was registered. EngineFailed: it does not load.
     """
     _raise_open_files()
-    model = choose_model(job.home, spec["model"], gated=not spec.get("ungated"))
-    if model.name != spec["model"]:
-        job.log(f"Serving {model.name}, the file made from {spec['model']}.")
-    certificate, key = spec.get("tls_cert"), spec.get("tls_key")
-    if certificate or key:
-        check_tls(Path(certificate or ""), Path(key or ""))
+    chosen = choose_all(spec, job)
+    cache = check_cache(spec)
     host, port = spec.get("host") or DEFAULT_HOST, spec.get("port")
+    tls = _tls(spec, job, host)
     listener = open_port(
         host,
         DEFAULT_PORT if port is None else int(port),
-        tls=bool(certificate),
+        tls=tls is not None,
         holder=lambda taken: job_on(job, taken, DEFAULT_PORT),
     )
-    with closing(listener), closing(KeyRing(job.home)) as ring:
-        handle = open_checked(model)
-        try:
-            _note(job, model, url_of(listener, tls=bool(certificate)), ungated=bool(spec.get("ungated")))
-            return asyncio.run(
-                _Endpoint(spec, job, model, Path(f"/proc/self/fd/{handle}")).run(listener, ring)
-            )
-        finally:
-            os.close(handle)
-
-
-def choose_model(home: Home, name: str, *, gated: bool) -> Model:
-    """The GGUF entry to serve for `name`: itself, or the smallest file made from it that passed the gate.
-
-    Where that is not asked for (`gated`) and none has, the smallest of all.
-
-    Raises:
-        NotFound: no such model, or no file of it. GateFailed: none that may be served.
-    """
-    entry = registry.get(home, name)
-    registry.check_alone(entry)
-    files = [entry] if entry.kind == "gguf" else _files_of(home, name)
-    if not files:
-        raise NotFound(f"{name} has no GGUF file yet.", f"Make one: cloister quantize {name}.")
-    passed = [file for file in files if _has_passed(home, file)] or ([] if gated else files)
-    if not passed:
-        raise _not_passed(home, name, files)
-    return min(passed, key=lambda file: file.size)
-
-
-def open_checked(model: Model) -> int:
-    """A descriptor of the model's file, whose bytes are the registered ones.
-
-    The engine reads through it, so that a file put in its place later is not the one served.
-
-    Raises:
-        NotFound: the file is gone. ModelRejected: its SHA-256 differs.
-    """
-    try:
-        handle = os.open(model.path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as problem:
-        raise NotFound(
-            f"The file of {model.name} cannot be read: {problem.strerror}.", "Quantise or import it again."
-        ) from problem
-    with open(handle, "rb", closefd=False) as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if digest != model.sha256:
-        os.close(handle)
-        raise ModelRejected(
-            f"The file of {model.name} has changed since it was registered.",
-            "Do not use it. Quantise the model again, or import it again.",
+    with ExitStack() as held:
+        held.enter_context(closing(listener))
+        house, embedder = open_house(spec, job, chosen, held), open_embedder(spec, job, held)
+        sweep(job.home)
+        endpoint = Endpoint(
+            house=house,
+            admission=Admission(job.home),
+            library=Library(home=job.home),
+            routes=held.enter_context(closing(Routes(job.home))),
+            counts=Counts(job.home),
+            cache=None if cache == "off" else Cache(near=cache == "near"),
+            embedder=embedder,
+            embedder_name=spec.get("embed") or "",
+            limits=Limits(tokens=int(spec.get("max_tokens") or Limits.tokens)),
         )
-    return handle
+        note(job, chosen, url_of(listener, tls=tls is not None), ungated=bool(spec.get("ungated")))
+        ring = held.enter_context(closing(KeyRing(job.home)))
+        return asyncio.run(_Running(spec, job, endpoint, tls).run(listener, ring))
 
 
-class _Endpoint:
-    """One run of the job: engine, gateway and the events about them."""
+@dataclass(frozen=True, kw_only=True)
+class _Tls:
+    """Files for https; `ca` and `fingerprint` where the site's own authority made them."""
 
-    def __init__(self, spec: dict[str, Any], job: Job, model: Model, path: Path) -> None:
-        self._spec, self._job, self._model = spec, job, model
-        self._header: Header = read_header(path)
-        self._stats = Stats()
-        memory = spec.get("memory_mb")
-        self._engine: Engine = pick_engine(
-            spec.get("engine") or "auto",
-            path,
-            folder=job.folder / "engine",
-            context=min(self._header.context, int(spec.get("context") or DEFAULT_CONTEXT)),
-            slots=int(spec.get("slots") or DEFAULT_SLOTS),
-            threads=spec.get("threads"),
-            memory=int(memory) << 20 if memory else None,
-            log=job.log,
+    certificate: str
+    key: str
+    ca: str | None = None
+    fingerprint: str | None = None
+
+
+def _tls(spec: dict[str, Any], job: Job, host: str) -> _Tls | None:
+    """What was given, else the site's own certificate beyond this machine, else none."""
+    certificate, key = spec.get("tls_cert"), spec.get("tls_key")
+    if certificate or key:
+        check_tls(Path(certificate or ""), Path(key or ""))
+        return _Tls(certificate=str(certificate), key=str(key))
+    if is_loopback(host):
+        return None
+    made = site_certificate(job.home, host, who=job.who)
+    return _Tls(
+        certificate=str(made.certificate), key=str(made.key), ca=str(made.ca), fingerprint=made.fingerprint
+    )
+
+
+class _Running:
+    """One run of the job: engines, gateway and the events about them."""
+
+    def __init__(self, spec: dict[str, Any], job: Job, endpoint: Endpoint, tls: _Tls | None) -> None:
+        self._job, self._endpoint, self._tls, self._failures = job, endpoint, tls, Failures()
+        self._meter = Meter(
+            watts=float(spec.get("watts_per_core") or WATTS_PER_CORE),
+            price=float(spec.get("price_per_kwh") or 0.0),
         )
 
     async def run(self, listener: socket.socket, ring: KeyRing) -> dict[str, Any]:
@@ -147,41 +134,61 @@ class _Endpoint:
         asked = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, asked.set)
+        here = self._endpoint
         try:
-            if await _unless(asked, self._engine.start()):
-                task = self._header.task or _task_of(self._model)
-                served = await open_model(self._model.name, self._engine, self._header, self._stats, task)
-                await self._listen(served, listener, ring, asked)
+            if await _unless(asked, self._start()):
+                async with here.admission.saving():
+                    await self._listen(listener, ring, asked)
         finally:
-            await self._engine.stop()
-        return self._facts() | {"seconds": round(time.monotonic() - self._stats.started, 1)}
+            facts = self._facts()
+            with suppress(NoRoom, Busy):
+                here.counts.flush()
+            await here.house.stop()
+            if here.embedder is not None:
+                await here.embedder.stop()
+        return facts | {"seconds": round(time.monotonic() - here.stats.started, 1)}
 
-    async def _listen(
-        self, served: Served, listener: socket.socket, ring: KeyRing, asked: asyncio.Event
-    ) -> None:
-        certificate = self._spec.get("tls_cert")
-        limits = Limits(tokens=int(self._spec.get("max_tokens") or Limits.tokens))
+    async def _start(self) -> None:
+        here = self._endpoint
+        await here.house.start()
+        if here.embedder is not None:
+            await here.embedder.start()
+            known = embedder_id(self._job.home, here.embedder_name)
+            here.library = replace(
+                here.library, embedder=for_documents(here.embedder, here.embedder_name, known)
+            )
+
+    async def _listen(self, listener: socket.socket, ring: KeyRing, asked: asyncio.Event) -> None:
+        tls = self._tls
         server = uvicorn.Server(
             uvicorn.Config(
-                make_app(served, ring.check, limits),
+                make_app(self._endpoint, ring.check, self._failures, self._facts),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
-                http="h11",  # httptools takes headers of any length
+                http=PatientProtocol,  # on h11; httptools takes headers of any length
+                ws="none",
                 h11_max_incomplete_event_size=_LONGEST_HEADER,
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=_DRAIN_SECONDS,
-                ssl_certfile=certificate,
-                ssl_keyfile=self._spec.get("tls_key"),
-                ssl_context_factory=_only_tls_1_3 if certificate else None,
+                ssl_certfile=tls.certificate if tls else None,
+                ssl_keyfile=tls.key if tls else None,
+                ssl_context_factory=_only_tls_1_3 if tls else None,
             )
         )
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.01)
-        url = url_of(listener, tls=bool(certificate))
-        self._job.emit("ready", url=url, model=self._model.name, engine=self._engine.name)
+        self._job.emit(
+            "ready",
+            url=url_of(listener, tls=tls is not None),
+            model=self._names()[0],
+            models=self._names(),
+            engine=self._engine_name(),
+            ca=tls and tls.ca,
+            fingerprint=tls and tls.fingerprint,
+        )
         telling = asyncio.create_task(self._tell())
         await asyncio.wait([serving, asyncio.create_task(asked.wait())], return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
@@ -189,26 +196,55 @@ class _Endpoint:
         telling.cancel()
 
     async def _tell(self) -> None:
-        """A progress event a second while something changes."""
-        said: dict[str, Any] = {}
-        tokens, at = 0, time.monotonic()
+        """A progress event a second while requests come or go."""
+        said = -1
         while True:
-            facts = self._facts()
-            if facts != said:
-                now, said = time.monotonic(), facts
-                rate = (facts["tokens"] - tokens) / (now - at) if now > at else 0.0
-                tokens, at = facts["tokens"], now
-                count = facts["requests"]
-                self._job.progress("serving", count, max(count, 1), tokens_per_second=round(rate, 1), **facts)
+            stats = self._endpoint.stats
+            count = stats.requests + self._failures.count + stats.active + self._endpoint.house.restarts
+            if count != said:
+                said = count
+                self._job.progress("serving", stats.requests, max(stats.requests, 1), **self._facts())
+            if self._endpoint.counts.due():
+                with suppress(NoRoom, Busy):  # it is tried again
+                    await asyncio.to_thread(self._endpoint.counts.flush)
+            if self._endpoint.cache is not None:
+                self._endpoint.cache.sweep()
             await asyncio.sleep(1)
 
     def _facts(self) -> dict[str, Any]:
+        here = self._endpoint
+        engines = {name: engine.facts() for name, engine in here.house.engines().items()}
+        if here.embedder is not None:
+            engines[here.embedder_name] = here.embedder.facts()
+        kept = here.cache.facts() if here.cache is not None else {}
         return {
-            "model": self._model.name,
-            "engine": self._engine.name,
-            "restarts": self._engine.restarts,
-            **self._stats.facts(),
+            "model": self._names()[0],
+            "engine": self._engine_name(),
+            "engines": engines,
+            "restarts": here.house.restarts,
+            "rss_mb": _memory(),
+            "documents": here.library.search,
+            **here.stats.facts(),
+            **{f"cache_{name}": kept[name] for name in ("hits", "near_hits", "misses") if kept},
+            **({"tokens_saved": kept["tokens_saved"]} if kept else {}),
+            "errors": self._failures.count,
+            **self._meter.facts(here.stats.requests),
         }
+
+    def _names(self) -> list[str]:
+        return [offer.name for offer in self._endpoint.house.offers]
+
+    def _engine_name(self) -> str:
+        return next((engine.name for engine in self._endpoint.house.engines().values()), "none")
+
+
+def _memory() -> float:
+    """MiB that this process and its engines hold."""
+    total = 0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.Error):
+            total += process.memory_info().rss
+    return round(total / 2**20, 1)
 
 
 def _raise_open_files() -> None:
@@ -216,67 +252,6 @@ def _raise_open_files() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _note(job: Job, model: Model, url: str, *, ungated: bool) -> None:
-    with transaction(job.home) as link:
-        audit.record(
-            link,
-            who=job.who,
-            what="serve.start",
-            target=model.name,
-            sha256=model.sha256,
-            url=url,
-            ungated=ungated,
-        )
-
-
-def _files_of(home: Home, name: str) -> list[Model]:
-    entries = registry.models(home)
-    return [entry for entry in entries if entry.kind == "gguf" and entry.parent == name]
-
-
-def _has_passed(home: Home, model: Model) -> bool:
-    with reading(home) as link:
-        row = link.execute("SELECT 1 FROM reports WHERE model = ? AND passed = 1 LIMIT 1", (model.name,))
-        return row.fetchone() is not None
-
-
-def _not_passed(home: Home, name: str, files: list[Model]) -> GateFailed:
-    """Never measured, or measured and failed: the newest report knows."""
-    marks = ", ".join("?" * len(files))
-    query = f"SELECT model, path FROM reports WHERE model IN ({marks}) ORDER BY created DESC LIMIT 1"  # noqa: S608
-    with reading(home) as link:
-        row = link.execute(query, [file.name for file in files]).fetchone()
-    if row is None:
-        return GateFailed(
-            f"{name} has no report that lets it be served.",
-            f"Measure it first: cloister evaluate {files[0].name}. Or serve it as it is with --ungated.",
-        )
-    report = Path(row["path"])
-    reason = _first_reason(report.with_suffix(".json"), row["model"]) if report.name else ""
-    return GateFailed(
-        f"{row['model']} was measured and did not pass the gate{reason and ': '}{reason}.",
-        f"See the report: {report}. Train it better and measure again, or serve it as it is with --ungated.",
-    )
-
-
-def _first_reason(report: Path, model: str) -> str:
-    """The first demand of the gate that `model` missed; empty when the report does not say."""
-    try:
-        gates = json.loads(report.read_bytes())["gates"]
-        gate = next(gate for gate in gates if gate["model"] == model)
-        missed = next((one for one in gate["clauses"] if not one["passed"]), None)
-        if missed is None:
-            return str(next(iter(gate["notes"]), "")).rstrip(".")
-        return f"{missed['name']} needs {missed['need']}, got {missed['got']}"
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
-        return ""
-
-
-def _task_of(model: Model) -> Any:
-    facts = model.facts.get("task")
-    return task_from(facts) if facts else None
 
 
 async def _unless(asked: asyncio.Event, work: Any) -> bool:

@@ -30,10 +30,18 @@ async def label_trie(engine: Engine, header: Header, task: Task) -> LabelTrie:
     )
 
 
-async def pick_label(engine: Engine, trie: LabelTrie, prompt: Sequence[int]) -> Labelled:
-    """The greedy label after `prompt`."""
+async def pick_label(
+    engine: Engine,
+    trie: LabelTrie,
+    prompt: Sequence[int],
+    *,
+    owner: str,
+    shared: int = 0,
+    adapter: int | None = None,
+) -> Labelled:
+    """The greedy label after `prompt`; `owner`, `shared` and `adapter` as Engine.choose has them."""
     walked: tuple[int, ...] = ()
-    odds, asked = 0.0, False
+    odds = 0.0
     while True:
         label = trie.label(walked)
         if label is not None:
@@ -41,7 +49,9 @@ async def pick_label(engine: Engine, trie: LabelTrie, prompt: Sequence[int]) -> 
         allowed = trie.allowed(walked)
         best = 0
         if len(allowed) > 1:
-            found = await engine.choose([*prompt, *walked], allowed, again=asked)
-            best, asked = max(range(len(allowed)), key=lambda i: found[i]), True
+            found = await engine.choose(
+                [*prompt, *walked], allowed, owner=owner, shared=shared, adapter=adapter
+            )
+            best = max(range(len(allowed)), key=lambda i: found[i])
             odds += found[best]
         walked += (allowed[best],)

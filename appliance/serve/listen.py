@@ -46,6 +46,20 @@ def open_port(
         raise _explained(problem, family, address, holder) from problem
 
 
+def is_loopback(host: str) -> bool:
+    """Whether `host` (an address in numbers, or localhost) is this machine alone.
+
+    Raises:
+        ConfigWrong: it is no address.
+    """
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise ConfigWrong(
+            f"{host} is not an address.", "Give --host as numbers, such as 127.0.0.1."
+        ) from None
+
+
 def url_of(listener: socket.socket, *, tls: bool) -> str:
     """The address of the endpoint on `listener`; the API is below /v1."""
     host, port = listener.getsockname()[:2]

@@ -9,9 +9,10 @@ any are tokenised in one piece, exactly as in training.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 from appliance.core.errors import ModelRejected
 from appliance.models.prompt import render
@@ -19,21 +20,27 @@ from appliance.models.task import Task
 from appliance.models.wording import pattern_of, reword
 from appliance.serve.engine import Engine
 from appliance.serve.header import Header
-from appliance.serve.requests import Refused
+from appliance.serve.refusals import Refused
 
 _PRIVATE = [chr(code) for code in range(0xE000, 0xF900)]
 _read = lru_cache(maxsize=16)(pattern_of)  # one model at a time is served
 Fragment = tuple[str, bool]  # text, and whether special tokens in it are parsed
 
 
-async def chat_tokens(engine: Engine, header: Header, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """The prompt of `messages` (`role`, `content`) under the model's chat template.
+async def chat_tokens(
+    engine: Engine,
+    header: Header,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> list[int]:
+    """The prompt of `messages` (`role`, `content`, `tool_calls`) under the model's chat template.
 
     Raises:
         ModelRejected: the model has no usable template, or its template refuses the messages.
-        Refused: the messages leave no character to hide look-alikes with.
+        Refused: the messages leave no character to hide look-alikes with, or a tool or a call of one
+            spells special tokens.
     """
-    return await _tokens(engine, header, fragments(header, messages))
+    return await _tokens(engine, header, fragments(header, messages, tools))
 
 
 async def text_tokens(engine: Engine, header: Header, text: str) -> list[int]:
@@ -47,15 +54,20 @@ async def plain_tokens(engine: Engine, header: Header, text: str) -> list[int]:
     return await _tokens(engine, header, _plain(header, text))
 
 
-def fragments(header: Header, messages: Sequence[Mapping[str, str]]) -> list[Fragment]:
+def fragments(
+    header: Header, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+) -> list[Fragment]:
     """The prompt of `messages`, cut where special tokens must and must not be parsed."""
     if header.template is None:
         raise ModelRejected("This model has no chat template.", "Use /v1/completions, or another model.")
     pattern = _read(header.specials)
     contents = [message["content"] for message in messages]
+    told = [*tools, *(call for message in messages for call in message.get("tool_calls", ()))]
+    if pattern is not None and any(pattern.search(text) for text in _texts(told)):
+        raise Refused("A tool, or a call of one, spells a special token of this model.", param="tools")
     if pattern is None or not any(pattern.search(content) for content in contents):
-        return [(_render(header, messages), True)]
-    used = set("".join(contents))
+        return [(_render(header, messages, tools), True)]
+    used = set("".join([*contents, *_texts(told)]))
     mark = next((char for char in _PRIVATE if char not in used), None)
     if mark is None:
         raise Refused("The messages use every private-use character; leave some out.", param="messages")
@@ -67,7 +79,7 @@ def fragments(header: Header, messages: Sequence[Mapping[str, str]]) -> list[Fra
 
     masked = [{**message, "content": pattern.sub(hide, message["content"])} for message in messages]
     found: list[Fragment] = []
-    for part in _split(pattern, _render(header, masked)):
+    for part in _split(pattern, _render(header, masked, tools)):
         if mark in part:
             plain = re.sub(f"{mark}([0-9]+){mark}", lambda match: hidden[int(match[1])], part)
             found += _plain(header, plain)
@@ -87,12 +99,27 @@ def as_question(task: Task, content: str) -> str:
     return text if asked else task.question(text)
 
 
-def _render(header: Header, messages: Sequence[Mapping[str, str]]) -> str:
+def _texts(value: Any) -> Iterator[str]:
+    """Every text inside a JSON value, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from _texts(inner)
+    elif isinstance(value, Sequence):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _render(header: Header, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> str:
     return render(
         header.template or "",
         [dict(message) for message in messages],
         bos_token=header.bos_text,
         eos_token=header.eos_text,
+        tools=tools or None,
+        pad_token=header.pad_text,
     )
 
 

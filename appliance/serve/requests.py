@@ -5,16 +5,22 @@ Pure: a dict in, a dataclass out. No message here repeats what the user sent.
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from appliance.serve.engine import Settings
+from appliance.serve.messages import Message, clean, read_messages, read_tools
+from appliance.serve.refusals import Refused
+from appliance.serve.schemas import check_schema
 
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+FORMATS = ("text", "label", "json_object", "json_schema")
 _SHARED = {"model", "max_tokens", "temperature", "top_p", "seed", "stop", "stream", "stream_options", "user"}
-_CHAT = _SHARED | {"messages", "max_completion_tokens", "response_format"}
+_CHAT = _SHARED | {
+    *("messages", "max_completion_tokens", "response_format"),
+    *("tools", "tool_choice", "parallel_tool_calls", "collections"),
+}
 _TEXT = _SHARED | {"prompt"}
 # Parameters we do not have, with the values that ask for nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -25,49 +31,37 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "suffix": ("",),
     "store": (False,),
     "metadata": ({},),
+    "service_tier": ("auto", "default"),
+    "reasoning_effort": ("none",),
 }
-_MOST_STOPS, _LONGEST_STOP = 4, 200
-
-
-class Refused(Exception):
-    """A request that is answered with an error in OpenAI's shape."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int = 400,
-        kind: str = "invalid_request_error",
-        param: str | None = None,
-        code: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message, self.status, self.kind, self.param, self.code = message, status, kind, param, code
-
-    def body(self) -> dict[str, Any]:
-        """The JSON body of the answer."""
-        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+_MOST_STOPS, _LONGEST_STOP, _LONGEST_USER, _MOST_COLLECTIONS = 4, 200, 128, 8
+_COLLECTION = re.compile(r"[a-z0-9-]{1,40}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
     """A checked request. `messages` is empty for /v1/completions, `prompt` for chat.
 
-    `free`: the caller wants text even of a label model. `usage`: a stream ends with the counts.
+    `form` is one of FORMATS, or None for what the model was made for; `schema` is there for the last
+    two. `choice` is what read_tools gives. `usage`: a stream ends with the counts. `user` is the
+    caller's own name for its user; `collections` are the documents to answer from.
     """
 
     model: str
     settings: Settings
     stream: bool
     usage: bool
-    messages: tuple[dict[str, str], ...] = ()
+    messages: tuple[Message, ...] = ()
     prompt: str = ""
-    free: bool = False
+    form: str | None = None
+    schema: dict[str, Any] | None = None
+    tools: tuple[Message, ...] = ()
+    choice: str = "auto"
+    user: str = ""
+    collections: tuple[str, ...] = ()
 
 
 def read_chat(body: Any, *, most_tokens: int) -> Ask:
@@ -77,17 +71,21 @@ def read_chat(body: Any, *, most_tokens: int) -> Ask:
         Refused: anything missing, malformed or not supported.
     """
     values = _known(body, _CHAT)
-    messages = values.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise Refused("messages must be a list with at least one message.", param="messages")
-    form = values.get("response_format")
-    if form is not None and (not isinstance(form, dict) or form.get("type") != "text"):
-        raise Refused('response_format may only be {"type": "text"}.', param="response_format")
+    messages = read_messages(values.get("messages"))
+    form, schema = _form(values.get("response_format"))
+    tools, choice = read_tools(values.get("tools"), values.get("tool_choice"))
+    if tools and schema is not None:
+        raise Refused("response_format and tools cannot be had together.", param="tools")
+    _flag(values, "parallel_tool_calls")
     return _ask(
         values,
         most_tokens,
-        messages=tuple(_message(message, i) for i, message in enumerate(messages)),
-        free=form is not None,
+        messages=messages,
+        form=form,
+        schema=schema,
+        tools=() if choice == "none" else tools,
+        choice=choice,
+        collections=_collections(values.get("collections")),
     )
 
 
@@ -99,7 +97,7 @@ def read_text(body: Any, *, most_tokens: int) -> Ask:
         prompt = prompt[0]
     if not isinstance(prompt, str):
         raise Refused("prompt must be one text.", param="prompt")
-    return _ask(values, most_tokens, prompt=_text(prompt, "prompt"), free=True)
+    return _ask(values, most_tokens, prompt=clean(prompt, "prompt"), form="text")
 
 
 def _ask(values: Mapping[str, Any], most_tokens: int, **rest: Any) -> Ask:
@@ -118,10 +116,14 @@ def _ask(values: Mapping[str, Any], most_tokens: int, **rest: Any) -> Ask:
     seed = values.get("seed")
     if seed is not None and not _whole(seed, -(1 << 63), (1 << 64) - 1):
         raise Refused("seed must be a whole number.", param="seed")
+    user = values.get("user", "")
+    if not isinstance(user, str) or len(user) > _LONGEST_USER:
+        raise Refused(f"user must be a text of at most {_LONGEST_USER} characters.", param="user")
     return Ask(
         model=model,
         stream=stream,
         usage=stream and usage,
+        user=user,
         settings=Settings(
             max_tokens=min(wanted or most_tokens, most_tokens),
             temperature=_number(values, "temperature", 0.0, 2.0, otherwise=0.0),
@@ -148,37 +150,6 @@ def _known(body: Any, accepted: set[str]) -> dict[str, Any]:
     return values
 
 
-def _message(value: Any, number: int) -> dict[str, str]:
-    where = f"messages[{number}]"
-    if not isinstance(value, dict) or not {"role", "content"} <= value.keys() <= {"role", "content", "name"}:
-        raise Refused(f"{where} must have role and content, and nothing else but name.", param=where)
-    role = value["role"]
-    if not isinstance(role, str) or role not in ROLES:
-        raise Refused(f"{where}.role must be one of {', '.join(ROLES)}.", param=f"{where}.role")
-    content = value["content"]
-    if isinstance(content, list):
-        texts = [part.get("text") for part in content if _is_text_part(part)]
-        if len(texts) < len(content):
-            raise Refused(f"{where}.content may only hold parts of type text.", param=f"{where}.content")
-        content = "".join(texts)
-    if not isinstance(content, str):
-        raise Refused(f"{where}.content must be text.", param=f"{where}.content")
-    return {"role": ROLES[role], "content": _text(content, f"{where}.content")}
-
-
-def _is_text_part(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
-
-
-def _text(value: str, param: str) -> str:
-    """The NFC form of a text, as records are kept; half a surrogate pair is no text."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Refused(f"{param} is not valid Unicode.", param=param) from None
-    return unicodedata.normalize("NFC", value)
-
-
 def _stops(value: Any) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if texts is None:
@@ -189,7 +160,34 @@ def _stops(value: Any) -> tuple[str, ...]:
         or not all(isinstance(text, str) and 0 < len(text) <= _LONGEST_STOP for text in texts)
     ):
         raise Refused(f"stop must be one to {_MOST_STOPS} short texts.", param="stop")
-    return tuple(_text(text, "stop") for text in texts)
+    return tuple(clean(text, "stop") for text in texts)
+
+
+def _form(value: Any) -> tuple[str | None, dict[str, Any] | None]:
+    if value is None:
+        return None, None
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind not in FORMATS:
+        raise Refused(f"response_format.type must be one of {', '.join(FORMATS)}.", param="response_format")
+    if kind == "json_schema":
+        inner = value.get("json_schema")
+        wanted = inner.get("schema") if isinstance(inner, dict) else None
+        return kind, check_schema(wanted, "response_format.json_schema.schema")
+    return kind, {"type": "object"} if kind == "json_object" else None
+
+
+def _collections(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if (
+        not isinstance(value, list)
+        or len(value) > _MOST_COLLECTIONS
+        or not all(isinstance(name, str) and _COLLECTION.fullmatch(name) for name in value)
+    ):
+        raise Refused(
+            f"collections must be at most {_MOST_COLLECTIONS} names of collections.", param="collections"
+        )
+    return tuple(dict.fromkeys(value))
 
 
 def _flag(values: Mapping[str, Any], name: str, *, param: str | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""Answers in OpenAI's JSON shapes. A label answer also carries `cloister`: label and confidence."""
+"""Answers in OpenAI's JSON shapes. What we say beyond them stands under `cloister`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.serve.answers import Part
-from appliance.serve.labels import Labelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +25,17 @@ class Shape:
     def whole(self, parts: Sequence[Part]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
         text, last = "".join(part.piece.text for part in parts), parts[-1]
-        content = {"message": {"role": "assistant", "content": text, "refusal": None}}
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if last.calls:
+            message |= {"content": text or None, "tool_calls": _calls(last)}
         choice = {
             "index": 0,
-            **(content if self.chat else {"text": text}),
+            **({"message": message} if self.chat else {"text": text}),
             "logprobs": None,
             "finish_reason": last.piece.finish,
         }
         kind = "chat.completion" if self.chat else "text_completion"
-        return self._envelope(kind, [choice], last.label) | {"usage": _usage(last)}
+        return self._envelope(kind, [choice], last) | {"usage": _usage(last)}
 
     def opening(self) -> bytes:
         """The first event of a chat stream, which names the role; nothing for a text stream."""
@@ -46,8 +47,11 @@ class Shape:
         found = b""
         if text:
             found += self._event(delta={"content": text}, text=text)
+        if part.calls:
+            calls = [{"index": place, **call} for place, call in enumerate(_calls(part))]
+            found += self._event(delta={"tool_calls": calls})
         if finish:
-            found += self._event(finish=finish, label=part.label)
+            found += self._event(finish=finish, last=part)
             if self.usage:
                 kind = "chat.completion.chunk" if self.chat else "text_completion"
                 found += event(self._envelope(kind, [], None) | {"usage": _usage(part)})
@@ -57,18 +61,18 @@ class Shape:
     def _event(
         self,
         *,
-        delta: dict[str, str] | None = None,
+        delta: dict[str, Any] | None = None,
         text: str = "",
         finish: str | None = None,
-        label: Labelled | None = None,
+        last: Part | None = None,
     ) -> bytes:
         content = {"delta": delta or {}} if self.chat else {"text": text}
         choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish}
         kind = "chat.completion.chunk" if self.chat else "text_completion"
-        body = self._envelope(kind, [choice], label)
+        body = self._envelope(kind, [choice], last)
         return event(body | {"usage": None} if self.usage else body)
 
-    def _envelope(self, kind: str, choices: list[Any], label: Labelled | None) -> dict[str, Any]:
+    def _envelope(self, kind: str, choices: list[Any], last: Part | None) -> dict[str, Any]:
         body = {
             "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{self.id}",
             "object": kind,
@@ -76,14 +80,22 @@ class Shape:
             "model": self.model,
             "choices": choices,
         }
-        if label is not None:
-            body["cloister"] = {"label": label.label, "confidence": round(label.confidence, 6)}
-        return body
+        said = {} if last is None else dict(last.extra)
+        if last is not None and last.label is not None:
+            said |= {"label": last.label.label, "confidence": round(last.label.confidence, 6)}
+        return body | {"cloister": said} if said else body
 
 
 def event(body: dict[str, Any]) -> bytes:
     """One server-sent event."""
     return b"data: " + json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
+
+
+def _calls(part: Part) -> list[dict[str, Any]]:
+    return [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in part.calls
+    ]
 
 
 def _usage(last: Part) -> dict[str, int]:

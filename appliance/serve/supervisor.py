@@ -11,12 +11,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 from appliance.core.errors import EngineFailed
 from appliance.core.parent import die_with_parent
+from appliance.serve.childlog import ChildLog
 
-_LOG_LIMIT = 1 << 20
 _FIRST_DELAY, _LONGEST_DELAY, _LASTED = 0.1, 30.0, 60.0  # seconds
 
 
@@ -24,7 +23,10 @@ class Supervisor:
     """`argv` run as a child whose output goes to `log_path`; it is ready once `answers()` says so.
 
     `memory` limits the child's data (heap, caches, not mapped files), in bytes; `files` are open
-    descriptors that it inherits; `clear` removes what an earlier run may have left.
+    descriptors that it inherits; `clear` removes what an earlier run may have left. A child that asks
+    for more than `memory`, or that the kernel kills because the machine has no more, ends like any
+    other: its open requests fail, and it is started again after 0.1 s, then 0.2 s, up to 30 s; a
+    minute of life sets that back.
     """
 
     def __init__(
@@ -42,9 +44,11 @@ class Supervisor:
     ) -> None:
         self.ready = asyncio.Event()
         self.restarts = 0
+        self.starts = 0  # how often a child became ready: each knows nothing of the one before
         self._argv, self._environment, self._files = list(argv), dict(environment), tuple(files)
         self._name = Path(argv[0]).name
-        self._answers, self._clear, self._log, self._log_path = answers, clear, log, log_path
+        self._answers, self._clear, self._log = answers, clear, log
+        self._output = ChildLog(log_path)
         self._memory, self._patience = memory, patience
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -52,8 +56,8 @@ class Supervisor:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the child."""
-        return self._process.pid if self._process else None
+        """The process id of the child, if it lives."""
+        return self._process.pid if self._process and self._process.returncode is None else None
 
     async def start(self) -> None:
         """Start the child and return when it is ready.
@@ -80,10 +84,11 @@ class Supervisor:
             raise EngineFailed(f"{self._name} is being started.", "Ask again in a moment.") from None
 
     async def stop(self) -> None:
-        """End the child."""
+        """End the child; `start` may be called again."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait([self._watch])
+            self._watch = None
         self.ready.clear()
         await self._end()
 
@@ -106,30 +111,34 @@ class Supervisor:
 
     async def _launch(self) -> asyncio.subprocess.Process:
         self._clear()
-        with _private_log(self._log_path) as log:
-            self._process = process = await self._spawn(log)
+        self._process = process = await self._spawn()
+        if process.stdout is not None:
+            self._output.follow(process.stdout)
         limit = time.monotonic() + self._patience
         while not await self._answers():
             code = process.returncode
             if code is not None or time.monotonic() > limit:
                 await self._end()
+                await self._output.ended()
                 what = "was not ready in time" if code is None else f"ended ({_ending(code)})"
                 raise EngineFailed(
-                    f"{self._name} {what}: {self._log_tail()}",
+                    f"{self._name} {what}: {self._output.tail()}",
                     "Memory may be short, or the file damaged; try a smaller context.",
                 )
             await asyncio.sleep(0.03)
         self._problem = None
+        self._output.quiet = True
+        self.starts += 1
         self.ready.set()
         return process
 
-    async def _spawn(self, log: BinaryIO) -> asyncio.subprocess.Process:
+    async def _spawn(self) -> asyncio.subprocess.Process:
         try:
             return await asyncio.create_subprocess_exec(
                 *self._argv,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
                 env=self._environment,
                 pass_fds=self._files,
                 start_new_session=True,  # ctrl-C is ours to handle, with a drain
@@ -150,26 +159,15 @@ class Supervisor:
                 await asyncio.wait_for(self._process.wait(), 5)
                 return
 
-    def _log_tail(self) -> str:
-        with contextlib.suppress(OSError):
-            lines = self._log_path.read_text(errors="replace").strip().splitlines()
-            return " | ".join(line.strip() for line in lines[-3:])
-        return "no log"
-
-
-def _private_log(path: Path) -> BinaryIO:
-    """The log, appended to unless it has grown long."""
-    grown = path.exists() and path.stat().st_size > _LOG_LIMIT
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if grown else os.O_APPEND)
-    return os.fdopen(os.open(path, flags, 0o600), "wb")
-
 
 def _bind_to(parent: int, memory: int | None) -> None:
     """In the child before exec: die with the parent, and stay within `memory`."""
     if not die_with_parent(parent):
         os._exit(1)
     if memory is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+        _, there = resource.getrlimit(resource.RLIMIT_DATA)
+        most = memory if there == resource.RLIM_INFINITY else min(memory, there)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def _ending(code: int) -> str:

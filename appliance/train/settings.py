@@ -90,43 +90,49 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        wrong = [
-            ("epsilon", self.epsilon is None or 0 < self.epsilon < inf),
-            ("delta", self.delta is None or 0 < self.delta < 1),
-            ("method", self.method in METHODS),
-            ("objective", self.objective in ("", *OBJECTIVES)),
-            ("rank", 1 <= self.rank <= 4096),
-            ("alpha", 1 <= self.alpha <= 65536),
-            ("dropout", 0 <= self.dropout < 1),
-            ("prompt_tokens", 1 <= self.prompt_tokens <= 256),
-            ("beta", 0 < self.beta < inf),
-            ("temperature", 0 < self.temperature < inf),
-            ("distill_weight", 0 < self.distill_weight <= 1),
-            ("schedule", self.schedule in SCHEDULES),
-            ("warmup_steps", 0 <= self.warmup_steps <= MOST_STEPS),
-            ("early_stop", self.early_stop >= 0),
-            ("precision", self.precision in PRECISIONS),
-            ("processes", 1 <= self.processes <= 64),
-            ("targets", bool(self.targets)),
-            ("layers", 0 <= self.layers <= 1024),
-            ("steps", 0 <= self.steps <= MOST_STEPS),
-            ("sampling", self.sampling in ("unit", "record")),
-            ("sample_rate", 0 < self.sample_rate <= 1),
-            ("batch", 1 <= self.batch <= MOST_STEPS),
-            ("epochs", 0 < self.epochs <= 10_000),
-            ("learning_rate", 0 <= self.learning_rate < inf),
-            ("seed", 0 <= self.seed < 2**31),
-            ("weight_decay", self.weight_decay is None or 0 <= self.weight_decay < 1),
-            ("max_grad_norm", 1e-6 <= self.max_grad_norm <= 1e6),
-            ("records_per_unit", 1 <= self.records_per_unit <= 10_000),
-            ("plant_secrets", 0 <= self.plant_secrets <= 256),
-            ("max_tokens", 16 <= self.max_tokens <= 1_000_000),
-            ("micro_tokens", 16 <= self.micro_tokens <= 10_000_000),
+        rules: list[tuple[str, bool, str]] = [
+            ("epsilon", self.epsilon is None or 0 < self.epsilon < inf, "above 0"),
+            ("delta", self.delta is None or 0 < self.delta < 1, "above 0 and below 1"),
+            ("method", self.method in METHODS, f"one of {', '.join(METHODS)}"),
+            ("objective", self.objective in ("", *OBJECTIVES), f"one of {', '.join(OBJECTIVES)}"),
+            ("rank", 1 <= self.rank <= 4096, "1 to 4096"),
+            ("alpha", 1 <= self.alpha <= 65536, "1 to 65536"),
+            ("dropout", 0 <= self.dropout < 1, "0 or more and below 1"),
+            ("prompt_tokens", 1 <= self.prompt_tokens <= 256, "1 to 256"),
+            ("beta", 0 < self.beta < inf, "above 0"),
+            ("temperature", 0 < self.temperature < inf, "above 0"),
+            ("distill_weight", 0 < self.distill_weight <= 1, "above 0 and at most 1"),
+            ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+            ("warmup_steps", 0 <= self.warmup_steps <= MOST_STEPS, f"0 to {MOST_STEPS:,}"),
+            ("early_stop", self.early_stop >= 0, "0 or more"),
+            ("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+            ("processes", 1 <= self.processes <= 64, "1 to 64"),
+            ("targets", bool(self.targets), "at least one name of a layer"),
+            ("layers", 0 <= self.layers <= 1024, "0 to 1024"),
+            ("steps", 0 <= self.steps <= MOST_STEPS, f"0 to {MOST_STEPS:,}"),
+            ("sampling", self.sampling in ("unit", "record"), "unit or record"),
+            ("sample_rate", 0 < self.sample_rate <= 1, "above 0 and at most 1"),
+            ("batch", 1 <= self.batch <= MOST_STEPS, f"1 to {MOST_STEPS:,}"),
+            ("epochs", 0 < self.epochs <= 10_000, "above 0 and at most 10,000"),
+            ("learning_rate", 0 <= self.learning_rate < inf, "0 or more"),
+            ("seed", 0 <= self.seed < 2**31, "0 to 2,147,483,647"),
+            (
+                "weight_decay",
+                self.weight_decay is None or 0 <= self.weight_decay < 1,
+                "0 or more and below 1",
+            ),
+            ("max_grad_norm", 1e-6 <= self.max_grad_norm <= 1e6, "0.000001 to 1,000,000"),
+            ("records_per_unit", 1 <= self.records_per_unit <= 10_000, "1 to 10,000"),
+            ("plant_secrets", 0 <= self.plant_secrets <= 256, "0 to 256"),
+            ("max_tokens", 16 <= self.max_tokens <= 1_000_000, "16 to 1,000,000"),
+            ("micro_tokens", 16 <= self.micro_tokens <= 10_000_000, "16 to 10,000,000"),
         ]
-        bad = [name for name, right in wrong if not right]
+        bad = {name: allowed for name, right, allowed in rules if not right}
         if bad:
+            ranges = "; ".join(f"--{name.replace('_', '-')} {allowed}" for name, allowed in bad.items())
             raise ConfigWrong(
-                f"These settings are out of range: {', '.join(bad)}.", "See `cloister train --help`."
+                f"These settings are out of range: {', '.join(bad)}.",
+                f"Give {ranges}. See `cloister train --help`.",
             )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import psutil
+from gguf import GGUFReader, GGUFWriter
 
 import appliance.models
 from appliance.core.db import transaction
@@ -56,6 +59,62 @@ def gguf(labels: bool = True) -> Path:
     facts = {"cloister.task": json.dumps(TASK.as_dict())} if labels else {}
     convert(open_checkpoint(BASE), path, "F16", name="inbox", facts=facts)
     return path
+
+
+TOOLS_TEMPLATE = (
+    "{% if tools %}<|system|> <tools>{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools></s>"
+    "{% endif %}"
+)
+
+
+@cache
+def tools_gguf() -> Path:
+    """The shipped base with a chat template that shows tools, in the way of Hermes."""
+    folder = Path(_folder().name)
+    shutil.copytree(BASE, folder / "base")
+    template = folder / "base" / "chat_template.jinja"
+    template.write_text(TOOLS_TEMPLATE + template.read_text())
+    convert(open_checkpoint(folder / "base"), folder / "tools.gguf", "F16", name="tools")
+    return folder / "tools.gguf"
+
+
+def add_model(home: Home, name: str, path: Path, **more: Any) -> None:
+    """Enter a GGUF file that has passed the gate."""
+    facts = {"kind": "gguf", "facts": {}} | more
+    registry.add(
+        home,
+        Model(name=name, path=path, sha256=sha256_file(path), size=path.stat().st_size, **facts),
+        who="tests",
+    )
+    with transaction(home) as link:
+        link.execute(
+            "INSERT INTO reports (model, dataset, created, job, passed, path)"
+            " VALUES (?, 'd@1', '', '', 1, '')",
+            (name,),
+        )
+
+
+@cache
+def adapters() -> tuple[Path, Path]:
+    """Two LoRA files for that base, each with effects of its own; made once."""
+    weights = {tensor.name: tensor.shape for tensor in GGUFReader(gguf()).tensors}
+    paths = []
+    for seed in range(2):
+        random = np.random.default_rng(seed)
+        path = Path(_folder().name) / f"adapter-{seed}.gguf"
+        writer = GGUFWriter(path, "llama")
+        writer.add_type("adapter")
+        writer.add_string("adapter.type", "lora")
+        writer.add_float32("adapter.lora.alpha", 8.0)
+        for name, (wide, high) in (pair for pair in weights.items() if "attn_v" in pair[0]):
+            writer.add_tensor(f"{name}.lora_a", random.normal(0, 0.2, (8, int(wide))).astype(np.float32))
+            writer.add_tensor(f"{name}.lora_b", random.normal(0, 0.2, (int(high), 8)).astype(np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        paths.append(path)
+    return paths[0], paths[1]
 
 
 def new_home(folder: Path, *, labels: bool = True, passed: bool = True) -> Home:

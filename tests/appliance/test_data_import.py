@@ -189,6 +189,24 @@ def test_rare_labels_and_labels_outside_train_are_said(home, tmp_path):
     assert facts["labels_not_in_train"] in ([], ["rare"])
 
 
+def test_a_misspelt_label_is_refused_with_a_suggestion_and_one_that_nobody_has_is_said(home, tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [{"t": f"text {n}", "l": ("billing", "refill", "Urgent")[n % 3]} for n in range(60)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    spec = {"path": str(path), "name": "a", "columns": {"text": "t", "label": "l"}}
+    for label, meant in (("biling", "billing"), ("urgent", "Urgent")):
+        with pytest.raises(DataRejected, match=f"label {label}, but 20 have {meant}") as caught:
+            run({**spec, "labels": [label, "refill"]}, a_job(home, f"j-{label}"))
+        assert f"Did you mean --labels ...,{meant}?" in caught.value.hint
+    job = a_job(home, "j9")
+    told = run({**spec, "labels": ["billing", "refill", "transport"]}, job)
+    assert told["labels"] == ["billing", "refill", "transport"]
+    logged = [
+        event["text"] for event in read_events(job.folder / "events.jsonl")[0] if event["event"] == "log"
+    ]
+    assert logged == ["No record has the label transport."]
+
+
 def test_demo_import(home):
     started = time.monotonic()
     result = run({"demo": True, "patients": 300}, a_job(home))

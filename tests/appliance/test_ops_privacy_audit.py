@@ -38,7 +38,7 @@ from quantize.convert import convert
 from quantize.kernel import quantize_file
 from quantize.lora import open_adapter
 from quantize.source import open_checkpoint
-from tui.cli.audit_privacy import say_audit
+from tui.cli.audit_privacy import say_audit, told_once
 from tui.cli.face import Face
 
 LABELS = ("billing", "refill", "parking", "forms")
@@ -261,6 +261,16 @@ def test_near_copies_of_other_units_are_left_out_on_both_sides(site: Site) -> No
     assert near_others(asked, training).tolist() == [True, True, False, True, False]
     chosen = sides(store.get(site.home, "desk"), 25)
     assert len(chosen.members) <= 25 and len({one.unit for one in chosen.members}) == len(chosen.members)
+
+
+def test_what_is_the_same_for_every_file_is_told_once(good: dict[str, Any]) -> None:
+    same = {"test": "D", "name": "n", "verdict": "NOT RUN", "found": "No secrets.", "ceiling": "nothing"}
+    told = told_once([same | {"on": "lora"}, same | {"on": "lora-q8"}, same | {"on": "x", "found": "One."}])
+    assert [(one["on"], one["found"]) for one in told] == [("all 2: lora ...", "No secrets."), ("x", "One.")]
+    out = io.StringIO()
+    with redirect_stdout(out):
+        say_audit(Face(None, False), good)
+    assert sum("No secrets were planted" in line for line in out.getvalue().splitlines()) <= 1
 
 
 def test_the_terminal_shows_every_line_within_its_width(good: dict[str, Any]) -> None:

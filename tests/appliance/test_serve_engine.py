@@ -13,7 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,9 +50,11 @@ def running(
     return asyncio.run(go())
 
 
-async def text(engine: Engine, prompt: list[int], settings: Settings) -> tuple[str, Piece]:
-    pieces = [piece async for piece in engine.generate(prompt, settings)]
-    return "".join(piece.text for piece in pieces), pieces[-1]
+async def text(
+    engine: Engine, prompt: list[int], settings: Settings, *, owner: str = "tests", **rest: int | None
+) -> tuple[str, Piece]:
+    pieces = [piece async for piece in engine.generate(prompt, settings, owner=owner, **rest)]
+    return "".join(piece.text for piece in pieces), replace(pieces[-1], cached_tokens=0)
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ async def everything(engine: Engine) -> tuple[list[Answers], list[Answers]]:
         prompt = await prompts.chat_tokens(engine, header, [{"role": "user", "content": question}])
         return Answers(
             prompt=prompt,
-            odds=await engine.choose(prompt, trie.allowed(())),
-            label=await labels.pick_label(engine, trie, prompt),
+            odds=await engine.choose(prompt, trie.allowed(()), owner="tests"),
+            label=await labels.pick_label(engine, trie, prompt, owner="tests"),
             greedy=await text(engine, prompt, Settings(max_tokens=24)),
             drawn=await text(engine, prompt, Settings(max_tokens=24, temperature=0.8, top_p=0.9, seed=7)),
             cut=await text(engine, prompt, Settings(max_tokens=24, stop=("ca", "zzz"))),
@@ -136,14 +138,14 @@ def test_an_abandoned_answer_frees_its_slot(tmp_path: Path, name: str) -> None:
         assert last.completion_tokens == 400
         patience = 8 * (time.monotonic() - start)
         for _ in range(20):
-            answer = engine.generate(prompt, endless)
+            answer = engine.generate(prompt, endless, owner="tests")
             await anext(answer)
             await answer.aclose()
         waiting = asyncio.create_task(text(engine, prompt, endless))
         await asyncio.sleep(0.02)
         waiting.cancel()
         await asyncio.wait([waiting])
-        assert len(await asyncio.wait_for(engine.choose(prompt, [5, 6]), patience)) == 2
+        assert len(await asyncio.wait_for(engine.choose(prompt, [5, 6], owner="tests"), patience)) == 2
         assert time.monotonic() - start < patience
 
     running(tmp_path, name, use, slots=1)
@@ -180,7 +182,7 @@ def test_the_server_is_alone_on_a_private_socket(tmp_path: Path, monkeypatch: py
             assert process.net_connections("tcp") == []
             assert environment["LLAMA_API_KEY"] not in " ".join(argv)
             assert not any(name.startswith("LLAMA_ARG") for name in environment)
-            assert len(await engine.choose([1, 4], [5, 6])) == 2
+            assert len(await engine.choose([1, 4], [5, 6], owner="tests")) == 2
 
         running(folder, "native", use)
 
@@ -190,16 +192,18 @@ def test_a_killed_server_comes_back(tmp_path: Path) -> None:
 
     async def use(engine: Engine) -> None:
         assert isinstance(engine, native.Native)
-        before = await engine.choose([1, 4, 300], [5, 6, 7])
-        answer = engine.generate(await engine.tokenize("knee", False), Settings(**support.ENDLESS))
+        before = await engine.choose([1, 4, 300], [5, 6, 7], owner="tests")
+        answer = engine.generate(
+            await engine.tokenize("knee", False), Settings(**support.ENDLESS), owner="tests"
+        )
         await anext(answer)
         os.kill(engine.process.pid or 0, signal.SIGKILL)
         with pytest.raises(EngineFailed):
             async for _ in answer:
                 pass
-        assert await asyncio.wait_for(engine.choose([1, 4, 300], [5, 6, 7]), 10) == pytest.approx(
-            before, abs=1e-3
-        )
+        assert await asyncio.wait_for(
+            engine.choose([1, 4, 300], [5, 6, 7], owner="tests"), 10
+        ) == pytest.approx(before, abs=1e-3)
         assert await engine.health()
         assert engine.restarts == 1
 
@@ -265,14 +269,14 @@ def test_requests_after_the_end_fail(tmp_path: Path) -> None:
     async def go() -> None:
         engine = pick_engine("in-process", support.gguf(), folder=tmp_path, context=512, slots=1, threads=1)
         await engine.start()
-        answer = engine.generate([1, 4, 300], Settings(**support.ENDLESS))
+        answer = engine.generate([1, 4, 300], Settings(**support.ENDLESS), owner="tests")
         await anext(answer)
         await engine.stop()
         with pytest.raises(ApplianceError):
             async for _ in answer:
                 pass
         with pytest.raises(ApplianceError):
-            await engine.choose([1], [2, 3])
+            await engine.choose([1], [2, 3], owner="tests")
 
     asyncio.run(go())
 

@@ -89,7 +89,9 @@ def test_a_label_model_answers_with_one_of_its_labels(site: Site, other: Site) -
         assert same.model_extra["cloister"]["confidence"] == pytest.approx(found["confidence"], abs=1e-3)
         # The question as training put it, or with turns before it, is the same question.
         put = site.chat(support.TASK.question(text))
-        assert put.model_extra["cloister"] == found
+        # It goes on from what the first request computed, which rounds the odds a little differently.
+        assert put.model_extra["cloister"]["label"] == found["label"]
+        assert put.model_extra["cloister"]["confidence"] == pytest.approx(found["confidence"], abs=1e-4)
 
 
 def test_a_label_model_writes_text_when_asked(site: Site, other: Site) -> None:
@@ -98,14 +100,15 @@ def test_a_label_model_writes_text_when_asked(site: Site, other: Site) -> None:
         free = [here.chat(question, response_format={"type": "text"}, max_tokens=8) for here in (site, other)]
         assert free[0].choices[0].message.content == free[1].choices[0].message.content != ""
         assert not free[0].choices[0].message.content.startswith(" ")
-        assert "cloister" not in free[0].model_extra
+        assert "label" not in free[0].model_extra["cloister"]
         assert free[0].usage.completion_tokens <= 8
 
 
 def test_streams_are_what_the_client_expects(site: Site) -> None:
     settings = {"response_format": {"type": "text"}, "max_tokens": 12, "temperature": 1.0, "seed": 3}
-    whole = site.chat("hello", **settings)
     chunks = list(site.chat("hello", stream=True, stream_options={"include_usage": True}, **settings))
+    whole = site.chat("hello", **settings)  # the very answer again, from the cache
+    assert whole.model_extra["cloister"]["cached"] == "exact"
     deltas = [choice.delta for chunk in chunks for choice in chunk.choices]
     assert deltas[0].role == "assistant"
     assert "".join(delta.content or "" for delta in deltas) == whole.choices[0].message.content
@@ -176,7 +179,7 @@ def test_wrong_requests_have_openai_shaped_errors(site: Site) -> None:
         (400, "/chat/completions", json.dumps({**ask, "logprobs": True})),
         (400, "/completions", json.dumps(ask)),
         (404, "/chat/completions", json.dumps({**ask, "model": "gpt-4"})),
-        (404, "/embeddings", json.dumps(ask)),
+        (404, "/embeddings", json.dumps({"model": support.NAME, "input": "x"})),
         (413, "/chat/completions", b"x" * 1_100_000),
     ]
     for status, path, body in cases:

@@ -27,7 +27,8 @@ from appliance.models import registry
 from appliance.ops import jobs
 from appliance.security import audit
 from appliance.serve import client
-from appliance.serve.job import choose_model, open_checked, run
+from appliance.serve.chosen import choose, open_checked
+from appliance.serve.job import run
 from appliance.serve.listen import open_port, url_of
 
 
@@ -36,17 +37,17 @@ def test_only_a_model_that_passed_is_served(tmp_path: Path) -> None:
     with transaction(home) as link:
         link.execute("DELETE FROM reports")
     with pytest.raises(GateFailed, match="has no report") as caught:
-        choose_model(home, support.NAME, gated=True)
+        choose(home, support.NAME, gated=True)
     assert "cloister evaluate" in caught.value.hint
-    assert choose_model(home, support.NAME, gated=False).name == support.NAME
+    assert choose(home, support.NAME, gated=False).name == support.NAME
     with pytest.raises(NotFound):
-        choose_model(home, "nothing", gated=True)
+        choose(home, "nothing", gated=True)
 
 
 def test_a_model_that_was_measured_and_failed_is_told_why(tmp_path: Path) -> None:
     home = support.new_home(tmp_path, passed=False)
     with pytest.raises(GateFailed, match=r"did not pass the gate\.$"):
-        choose_model(home, support.NAME, gated=True)
+        choose(home, support.NAME, gated=True)
     page = home.reports / "0002.html"
     with transaction(home) as link:
         link.execute(
@@ -66,9 +67,26 @@ def test_a_model_that_was_measured_and_failed_is_told_why(tmp_path: Path) -> Non
     ):
         page.with_suffix(".json").write_text(content)
         with pytest.raises(GateFailed) as caught:
-            choose_model(home, support.NAME, gated=True)
+            choose(home, support.NAME, gated=True)
         assert caught.value.message.endswith(said)
         assert str(page) in caught.value.hint and "evaluate" not in caught.value.hint
+
+
+def test_a_partial_report_neither_lets_a_model_be_served_nor_takes_that_away(tmp_path: Path) -> None:
+    home = support.new_home(tmp_path)
+    with transaction(home) as link:
+        link.execute("UPDATE reports SET partial = 1")
+    with pytest.raises(GateFailed, match="only measured in part") as caught:
+        choose(home, support.NAME, gated=True)
+    assert f"cloister evaluate {support.NAME}" in caught.value.hint
+    with transaction(home) as link:
+        link.execute("UPDATE reports SET partial = 0")
+        link.execute(
+            "INSERT INTO reports (model, dataset, created, job, passed, path, partial)"
+            " VALUES (?, 'd@1', '9', '9', 0, '', 1)",
+            (support.NAME,),
+        )
+    assert choose(home, support.NAME, gated=True).name == support.NAME
 
 
 def test_an_adapter_stands_for_the_smallest_file_made_from_it(tmp_path: Path) -> None:
@@ -77,12 +95,12 @@ def test_an_adapter_stands_for_the_smallest_file_made_from_it(tmp_path: Path) ->
     adapter = replace(file, name="lora", kind="adapter", parent=None)
     registry.add(home, adapter, who="tests")
     with pytest.raises(NotFound, match="no GGUF"):
-        choose_model(home, "lora", gated=False)
+        choose(home, "lora", gated=False)
     for name, size in (("lora-q8", 50), ("lora-q4", 20)):
         registry.add(home, replace(file, name=name, parent="lora", size=size), who="tests")
-    assert choose_model(home, "lora", gated=False).name == "lora-q4"
+    assert choose(home, "lora", gated=False).name == "lora-q4"
     with pytest.raises(GateFailed):
-        choose_model(home, "lora", gated=True)
+        choose(home, "lora", gated=True)
 
 
 def test_a_file_that_changed_is_not_served(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def chat(**more: Any) -> Ask:
         ("grammar", "root ::= x"),
         ("cache_prompt", True),
         ("presence_penalty", 0.5),
-        ("response_format", {"type": "json_object"}),
+        ("response_format", {"type": "xml"}),
         ("response_format", "text"),
         ("max_tokens", 0),
         ("max_tokens", 1.5),
@@ -52,7 +52,7 @@ def chat(**more: Any) -> Ask:
         ("messages", []),
         ("messages", "x"),
         ("messages", [{"role": "user"}]),
-        ("messages", [{"role": "tool", "content": "x"}]),
+        ("messages", [{"role": "function", "content": "x"}]),
         ("messages", [{"role": ["user"], "content": "x"}]),
         ("messages", [{"role": "user", "content": "x", "tool_calls": []}]),
         ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]),
@@ -79,8 +79,8 @@ def test_what_is_asked_is_what_is_read() -> None:
     assert (settings.stop, settings.seed, ask.stream, ask.usage) == (("\n",), 0x7FFFFFFF, True, False)
     assert chat(max_tokens=10**6).settings.max_tokens == 50
     assert chat(stream=True, stream_options={"include_usage": True}).usage
-    assert chat(response_format={"type": "text"}).free
-    assert not chat().free
+    assert chat(response_format={"type": "text"}).form == "text"
+    assert chat().form is None
 
 
 def test_texts_are_normalised_and_parts_joined() -> None:

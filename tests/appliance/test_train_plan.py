@@ -137,8 +137,9 @@ def test_more_than_the_dataset_may_spend_is_refused_not_capped() -> None:
 
 
 def test_settings_say_all_that_is_wrong_at_once() -> None:
-    with pytest.raises(ConfigWrong, match="rank, sample_rate"):
+    with pytest.raises(ConfigWrong, match="rank, sample_rate") as caught:
         Settings(rank=0, sample_rate=2.0)
+    assert "--rank 1 to 4096; --sample-rate above 0 and at most 1" in caught.value.hint
     with pytest.raises(ConfigWrong, match="colour"):
         settings_from({"colour": "blue"})
 

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from test_quantize_pipeline import home, job_in, logs  # noqa: F401 - `home` is a fixture
 
-from appliance.core.errors import ConfigWrong, ProofFailed
+from appliance.core.errors import ConfigWrong, NotFound, ProofFailed
 from appliance.core.home import Home
 from appliance.evaluate.job import open_scorer
 from appliance.models import registry
-from appliance.serve.job import choose_model
+from appliance.serve.chosen import choose
 from quantize import adapter_only
 from quantize.header import read_gguf
 from quantize.job import run
 from quantize.worksite import worksite
+from tui.cli.quantize import _verdict
 from tui.session import Session
 
 
@@ -57,20 +58,35 @@ def test_the_file_is_small_proven_and_made_once(home: Home) -> None:  # noqa: F8
     assert again["reused"] and again["sha256"] == file["sha256"] and "reused" in logs(job_in(home, "again"))
 
 
+def test_a_loosened_limit_is_said_and_other_versions_prove_again(
+    home: Home,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = made(home, "loose", limits={"F16": {"kl_mean": 0.5}})
+    changed = {"F16": {"kl_mean": {"shipped": 1e-4, "used": 0.5}}}
+    assert not file["reused"] and file["proof"]["limits_changed"] == changed
+    assert json.loads(Path(file["proof"]["path"]).read_text())["proof"]["limits_changed"] == changed
+    assert _verdict(file) == "proof PASS, limits changed"
+    assert made(home, "loose-again", limits={"F16": {"kl_mean": 0.5}})["reused"]
+    monkeypatch.setattr(adapter_only, "same_makers", lambda model: False)
+    monkeypatch.setattr(adapter_only, "_made", lambda *given: {"reused": False})
+    assert not made(home, "newer", limits={"F16": {"kl_mean": 0.5}})["reused"]
+
+
 def test_it_is_no_model_by_itself(home: Home) -> None:  # noqa: F811
     made(home, "alone")
     session = Session(home.path, who="mira")
     chain = registry.lineage(home, "lora-1-lora")
     for use in (
-        lambda: session.start_serving({"model": "lora-1-lora"}),
         lambda: session.start_privacy_audit({"model": "lora-1-lora"}),
         lambda: session.start_quantising({"model": "lora-1-lora"}),
         lambda: session.evaluation("lora-1-lora", against=None, dataset=None, split="test", limit=None),
         lambda: open_scorer(chain),
-        lambda: choose_model(home, "lora-1-lora", gated=False),
     ):
         with pytest.raises(ConfigWrong, match="no use without its base"):
             use()
+    with pytest.raises(NotFound, match="its base base has no GGUF file in F16"):
+        choose(home, "lora-1-lora", gated=False)
     assert session.jobs() == []
 
 

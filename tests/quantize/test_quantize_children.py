@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,6 +27,17 @@ def test_a_child_has_limits() -> None:
     held = worker.run(fuzz_support.limits, doing="Asking", timeout=60, memory=3_000_000_000)
     assert held["CORE"] == [0, 0] and held["AS"] == [3_000_000_000] * 2
     assert held["CPU"][0] == 60 * len(os.sched_getaffinity(0)) + 5
+
+
+@pytest.mark.usefixtures("helpers")
+def test_a_lower_limit_of_the_system_stays() -> None:
+    code = (
+        "import resource, fuzz_support; from quantize import worker;"
+        "resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000,) * 2);"
+        "print(worker.run(fuzz_support.limits, doing='Asking', timeout=60, memory=3_000_000_000)['AS'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[2000000000, 2000000000]", done.stderr
 
 
 @pytest.mark.usefixtures("helpers")

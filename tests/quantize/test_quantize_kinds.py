@@ -325,22 +325,24 @@ def test_the_plan_keeps_to_overrides_and_context(home: Home) -> None:
 
 
 def test_memory_is_that_of_serving_without_options(f16: Path) -> None:
-    from appliance.serve.job import DEFAULT_CONTEXT, DEFAULT_SLOTS
+    from appliance.serve.opening import DEFAULT_CONTEXT, DEFAULT_SLOTS
 
     assert (CONTEXT, SLOTS) == (DEFAULT_CONTEXT, DEFAULT_SLOTS)
     assert memory(str(f16))["context"] == 640
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("4GB", 4 * 10**9), ("512 MiB", 512 * 2**20), ("1.5g", 1_500_000_000), ("77", 77)]
+    ("text", "size"),
+    [("4GB", 4 * 10**9), ("512 MiB", 512 * 2**20), ("1.5g", 1_500_000_000), ("5000000b", 5_000_000)],
 )
 def test_amounts_of_memory(text: str, size: int) -> None:
     assert read_bytes(text) == size
 
 
-def test_an_amount_without_sense_is_refused() -> None:
+@pytest.mark.parametrize("text", ["much", "4", "", "0GB", "999KB", "9" * 18 + "TB", "9" * 400 + "GB"])
+def test_an_amount_without_sense_or_unit_is_refused(text: str) -> None:
     with pytest.raises(ConfigWrong):
-        read_bytes("much")
+        read_bytes(text)
 
 
 # --- the job

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from quantize_support import make_adapter
 
+from appliance.core.db import reading
 from appliance.core.errors import ConfigWrong, EngineFailed, ProofFailed
 from appliance.core.files import sha256_file, sha256_folder
 from appliance.core.home import Home, open_home
@@ -24,11 +26,13 @@ from appliance.models import registry
 from appliance.models.llama import LlamaFile
 from appliance.models.registry import Model
 from appliance.models.task import Task
+from appliance.security import audit
 from quantize import convert as convert_module
-from quantize import worker
+from quantize import shelf, worker
 from quantize.header import read_gguf
 from quantize.job import run
 from quantize.proving import site_texts
+from quantize.verify import lose
 
 BASE = Path(__file__).parents[2] / "appliance" / "models" / "base"
 TASK = Task(kind="label", prompt="Message: {text}\nLabel?", labels=("billing", "results", "übrige"))
@@ -181,6 +185,41 @@ def test_the_proof_travels_beside_the_file(home: Home, made: list[dict[str, Any]
         assert told["serving"]["tokens_per_second"]["answer"] > 0
     assert made[2]["proof"]["f16"]["sha256"] == made[0]["sha256"]
     assert made[2]["proof"]["f16"]["tokens"] == made[0]["proof"]["tokens"]
+
+
+def test_other_versions_prove_again_and_leave_valid_json(
+    home: Home, made: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = worker.run
+
+    def without_number(function: Any, /, **more: Any) -> Any:
+        found = real(function, **more)
+        return {**found, "kld_99": float("nan")} if function is lose else found
+
+    def no_json(word: str) -> None:
+        raise AssertionError(word)
+
+    monkeypatch.setattr(worker, "run", without_number)
+    monkeypatch.setattr(shelf, "makers", lambda: {**made_by, "llama-cpp-python": "9.9"})
+    made_by = registry.get(home, made[0]["name"]).facts["versions"]
+    assert set(made_by) == {"cloister", "gguf", "llama-cpp-python", "converter"}
+    files = run({"model": "lora-1", "types": ["Q8_0"]}, job_in(home, "newer"))["files"]
+    assert [file["reused"] for file in files] == [False, False]
+    assert [file["sha256"] for file in files] == [file["sha256"] for file in made[:2]]
+    for file in files:
+        told = json.loads(Path(file["proof"]["path"]).read_text(), parse_constant=no_json)
+        assert told["versions"]["llama-cpp-python"] == "9.9"
+        assert registry.get(home, file["name"]).facts["proof"] == told["proof"]
+    assert told["proof"]["loss"]["kld_99"] is None
+    again = run({"model": "lora-1", "types": ["Q8_0"]}, job_in(home, "newest"))["files"]
+    assert [file["reused"] for file in again] == [True, True]
+    with reading(home) as link:
+        assert [line["target"] for line in audit.tail(link, 9) if line["what"] == "model.prove"][-2:] == [
+            file["name"] for file in files
+        ]
+    other = replace(registry.get(home, files[0]["name"]), facts={"versions": made_by})
+    with pytest.raises(ConfigWrong, match="was made by other versions"):
+        shelf.check_same(other, "0" * 64)
 
 
 def test_a_file_that_is_not_the_model_is_not_registered(

@@ -26,7 +26,7 @@ from quantize.source import open_checkpoint
 from quantize.tokenizer import read_vocabulary
 from quantize.verify import judge_tokens
 from quantize.vocabulary import Vocabulary
-from tui.cli.quantize import _row
+from tui.cli.quantize import _verdict
 
 
 @pytest.fixture
@@ -145,9 +145,9 @@ def test_a_changed_limit_is_told() -> None:
         {"verdict": "PASS", "loss": loss},
         {"verdict": "PASS", "loss": loss, "limits_changed": {"Q8_0": {}}},
     )
-    assert [_row({**file, "proof": told})[-1] for told in proofs] == [
-        "PASS, not Q4_0",
-        "PASS, limits changed, not Q4_0",
+    assert [_verdict({**file, "proof": told}) for told in proofs] == [
+        "proof PASS, Q8_0, not Q4_0",
+        "proof PASS, limits changed, Q8_0, not Q4_0",
     ]
 
 

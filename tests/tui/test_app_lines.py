@@ -14,7 +14,7 @@ from tui.screens.job_lines import end_text, run_text
 from tui.screens.machine import network
 from tui.screens.site import JobRow
 from tui.screens.story import MOST_POINTS, Picture, Story, length, thinned
-from tui.session import NextStep
+from tui.steps import NextStep
 from tui.widgets.chart import draw_chart
 from tui.widgets.frame import title_text
 from tui.widgets.gauge import gauge, gauge_line
@@ -155,7 +155,7 @@ def test_an_endpoint_shows_no_gauge() -> None:
     [
         ("cloister job tail 0007", "open"),
         ("cloister evaluate lora-0002", "start"),
-        ("cloister quantize lora-0002", "start"),
+        ("cloister quantize lora-0002", "ask"),
         ("cloister serve lora-0002", "start"),
         ("cloister train inbox --base demo-base", "ask"),
         ("cloister model import demo --name demo-base", "ask"),

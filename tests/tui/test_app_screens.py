@@ -25,7 +25,7 @@ from tui.screens.frame import Looking
 from tui.screens.job import JobScreen
 from tui.screens.modals import Confirm, Words
 from tui.screens.story import Line, Picture
-from tui.session import NextStep
+from tui.steps import NextStep
 
 
 @pytest.fixture(autouse=True)

@@ -49,21 +49,26 @@ INT4 = {
 def test_the_proof_table_has_every_figure_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
     say_files(Face(None, False), [made("F16", "F16", F16), made("Q4_K_M", "Q4_0", INT4)])
     lines = capsys.readouterr().out.splitlines()
-    row = "lora-1-f16 397.0 MB 5.01 3e-07 99.9% - 1.31 GB 31 PASS"
+    row = "lora-1-f16 397.0 MB 5.01 3e-07 99.9% - 1.31 GB 31"
     assert lines[2].split() == row.split()
-    row = "lora-1-q4_k_m 397.0 MB 5.01 0.0311 96.2% x1.012 1.31 GB 31 PASS, not Q4_0"
+    row = "lora-1-q4_k_m 397.0 MB 5.01 0.0311 96.2% x1.012 1.31 GB 31"
     assert lines[3].split() == row.split()
     rest = "\n".join(lines[4:])
     for words in (
         "token ids of 149 of 151 texts (2 excused)",
         "6 of 6 chats; KL of the logits: F32 1.6e-11, F16 3.2e-07",
-        "lora-1-q4_k_m: 145 x Q4_K, 24 x Q6_K",
+        "lora-1-q4_k_m: proof PASS, Q4_K_M, not Q4_0; 145 x Q4_K, 24 x Q6_K",
+        "lora-1-f16: proof PASS; 145 x Q4_K",
         "stepped up from Q4_0: kld_mean 0.12, limit 0.1",
         "importance matrix of 2456 tokens: cloister public texts",
         "proof: /site/Q4_K_M.proof.json",
     ):
         assert words in rest
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) < 80
+    long = made("Q4_K_M", "Q4_0", INT4) | {"name": "n" * 40}
+    say_files(Face(None, False), [long])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) < 80 and any("x1.012" in line and "31" in line for line in lines)
 
 
 @pytest.fixture
@@ -77,6 +82,7 @@ def test_the_plan_starts_nothing(site: Path, capsys: pytest.CaptureFixture[str])
     words = ["quantize", "demo-base", "--home", str(site), "--plan", "--to", "q4_0", "--device-ram", "10MB"]
     assert run(words) == 0
     out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) < 80
     assert "fits 10.0 MB" in out and "21 x Q4_0, 1 x Q6_K" in out and "Nothing was started." in out
     assert run([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -118,7 +124,16 @@ def test_settings_reach_the_job(site: Path, tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--limit", "Q4_0=3"], "no such quantising limit: Q4_0"),
+        (["--limit", "Q4_0=3"], "Q4_0=3 does not say which figure"),
+        (["--limit", "Q4_0.kld_meen=3"], "Did you mean kld_mean? Q4_0 has: kld_mean,"),
+        (["--limit", "Q9.kld_mean=3"], "Types with limits are: F32, F16, Q8_0"),
+        (["--plan", "--context", "-1"], "from 1 to 512, the most that this model reads"),
+        (["--plan", "--context", "0"], "context of 0 tokens"),
+        (["--plan", "--context", "9" * 30], "from 1 to 512"),
+        (["--context", "100"], "Add --plan"),
+        (["--device-ram", "4"], "names no unit"),
+        (["--device-ram", "0GB"], "Give 1MB to 1000TB"),
+        (["--device-ram", "9" * 18 + "TB"], "Give 1MB to 1000TB"),
         (["--limit", "Q4_0.kld_mean=much"], "is no limit"),
         (["--to", "Q9_9"], "Q9_9 is not a type"),
         (["--tensor-type", "ffn_down"], "is no tensor type"),

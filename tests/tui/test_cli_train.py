@@ -16,7 +16,7 @@ from appliance.train.settings import METHODS, Settings
 from appliance.train.statement import statement
 from tui.cli.curves import terminal_curves
 from tui.cli.entry import run
-from tui.cli.lines import about, plan_lines, preview_lines, progress_line
+from tui.cli.lines import Lines, about, plan_lines, preview_lines, progress_line
 from tui.session import Session
 
 PREVIEW: dict[str, Any] = {
@@ -122,6 +122,28 @@ def test_every_setting_can_be_given_and_the_defaults_are_the_products(
     assert (
         given["private"] is False and given["freeze_a"] is False and given["targets"] == ["q_proj", "k_proj"]
     )
+
+
+def test_the_plan_is_told_once_unless_the_job_goes_by_another() -> None:
+    def told(event: dict[str, Any], planned: dict[str, Any] | None) -> str:
+        lines: list[str] = []
+        Lines(lines.append, live=False, planned=planned).show({"event": "plan", **event})
+        assert all(len(line) < 80 for line in lines)
+        return text(lines)
+
+    assert told(a.PLAN, {**PREVIEW, "epsilon_before": 0.0}) == ""
+    assert "0.00 spent before" in told(a.PLAN, None)
+    for other in ({"noise_multiplier": 4.2}, {"epsilon_before": 1.0}, {"steps": 3}, {"warnings": ["Late."]}):
+        assert "Protected: each of 1,600 patients" in told({**a.PLAN, **other}, PREVIEW), other
+
+
+def test_a_training_is_followed_with_the_plan_that_was_shown(
+    started: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], home: Home
+) -> None:
+    a.tell(a.job(home, "train", "train inbox"), "plan", **a.PLAN)
+    a.tell(home.jobs / "0001", "failed", code="no-room", message="Full.", hint="Free some.", exit=9)
+    assert run(["train", "inbox"]) == 9
+    assert "Protected: each of" not in capsys.readouterr().out, "the plan is told twice"
 
 
 def test_epsilon_must_be_above_nothing(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
+import app_site as a
 import pytest
 
 from appliance.core.errors import ConfigWrong, NotFound
 from appliance.core.home import Home
 from appliance.data.store import Dataset
+from appliance.models import registry
 from appliance.models.registry import Model
-from tui.session import Session, next_step
+from tui.session import Session, failure
+from tui.steps import next_step
 
 
 def model(name: str, kind: str, parent: str | None = None) -> Model:
@@ -49,10 +54,38 @@ BASE, LORA, FILE = model("base", "base"), model("lora", "adapter", "base"), mode
         ([DATA], [BASE, LORA], [report("lora", True)], "quantize lora"),
         ([DATA], [BASE, LORA, FILE], [report("lora", True)], "evaluate lora"),
         ([DATA], [BASE, LORA, FILE], [report("lora-q8", True)], "serve lora"),
+        ([DATA], [BASE, LORA], [report("lora", False) | {"partial": 1}], "evaluate lora"),
+        ([DATA], [BASE, LORA, FILE], [report("lora", True), report("lora-q8", False)], "card lora-q8"),
     ],
 )
 def test_the_next_step_is_the_first_gap(data: Any, models: Any, reports: Any, words: str) -> None:
     assert words in next_step(data, models, [], reports).command
+
+
+def test_a_step_after_a_model_is_about_that_model(home: Home) -> None:
+    session = Session(home.path)
+    a.models(home)
+    newer = session.model("lora-0002")
+    registry.add(home, dataclasses.replace(newer, name="newer", parent="demo-base"), who="mira")
+    assert session.step_after("lora-0002-q4_k_m").command == "cloister evaluate lora-0002"
+    assert session.step_after("newer").command == "cloister evaluate newer"
+    for other in ("demo-base", "gone", None):
+        assert session.step_after(other) == session.next_step()
+
+
+def test_a_job_that_died_says_how_to_go_on_and_its_last_line(home: Home) -> None:
+    session = Session(home.path)
+    folder = a.job(home, "train", "train inbox")
+    (folder / "log.txt").write_text("of the run before\n")
+    os.utime(folder / "log.txt", (1, 1))
+    a.tell(folder, "started", kind="train")
+    told = failure(session.job("0001"))
+    assert told.message.endswith("went down).") and "cloister job resume 0001" in told.hint
+    a.tell(folder, "log", text="Goes on after step 20.")
+    assert "Its last line: Goes on after step 20." in failure(session.job("0001")).message
+    (folder / "log.txt").write_text("x\nCUDA\x1b[2Jerror" + "!" * 300 + "\n\n")
+    message = failure(session.job("0001")).message
+    assert "Its last line: CUDA [2Jerror!!" in message and len(message) < 260
 
 
 def test_the_base_may_be_left_out_only_when_there_is_one(home: Home) -> None:

@@ -10,13 +10,12 @@ from typing import Annotated
 import typer
 
 from appliance.core.errors import ConfigWrong
-from tui.cli import data, jobs, model
+from tui.cli import data, docs, feedback, jobs, keys, model, route
 from tui.cli.audit_privacy import register as register_audit
 from tui.cli.demo import register as register_demo
 from tui.cli.face import fail
 from tui.cli.quantize import register as register_quantize
 from tui.cli.search import register as register_search
-from tui.cli.serve import keys
 from tui.cli.serve import register as register_serve
 from tui.cli.train import register as register_train
 
@@ -68,11 +67,14 @@ def root(
 
 
 app.add_typer(data.app, name="data")
+app.add_typer(docs.app, name="docs")
 app.add_typer(model.app, name="model")
 app.add_typer(jobs.app, name="job")
 app.add_typer(jobs.budget, name="budget")
 app.add_typer(jobs.audit, name="audit")
-app.add_typer(keys, name="key")
+app.add_typer(keys.app, name="key")
+app.add_typer(route.app, name="route")
+app.add_typer(feedback.app, name="feedback")
 for register in (
     register_demo,
     register_train,

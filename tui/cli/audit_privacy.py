@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from tui.cli.face import Face, command
-
-_WIDTH = 79
 
 
 def register(app: typer.Typer) -> None:
@@ -39,29 +37,36 @@ def audit_privacy(
 
 def say_audit(face: Face, report: dict[str, Any]) -> None:
     """The table, what each line found and could have found, and what none of it says."""
+    findings = told_once(report["findings"])
     face.table(
         ("test", "on", "what", "verdict"),
-        [(one["test"], one["on"], one["name"], one["verdict"]) for one in report["findings"]],
+        [(one["test"], one["on"], one["name"], one["verdict"]) for one in findings],
         "Nothing was tested.",
     )
-    for one in report["findings"]:
+    for one in findings:
         face.say()
-        face.say(f"{one['test']}  {one['name']} ({one['on']}): {one['verdict']}")
-        _wrapped(face, "found", one["found"])
-        _wrapped(face, "could show", one["ceiling"])
+        face.wrap(f"{one['name']} ({one['on']}): {one['verdict']}", f"{one['test']}  ")
+        face.wrap(one["found"], f"   {'found':<10} ")
+        face.wrap(one["ceiling"], f"   {'could show':<10} ")
     face.say()
     for name, verdict in report["verdicts"].items():
         face.say(f"privacy audit {verdict}  {name}")
     for text in report["limits"]:
-        for line in textwrap.wrap(text, _WIDTH, initial_indent="  - ", subsequent_indent="    "):
-            face.say(line)
+        face.wrap(text, "  - ")
     face.say(f"report: {report['json']}")
 
 
-def _wrapped(face: Face, name: str, text: str) -> None:
-    first = f"   {name:<10} "
-    rest = " " * len(first)
-    for line in textwrap.wrap(
-        text, _WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
-    ):
-        face.say(line)
+def told_once(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The findings in order, one that says the same of several files told once of all of them."""
+    places: dict[tuple[str, ...], list[str]] = {}
+    for one in findings:
+        places.setdefault(_said(one), []).append(one["on"])
+    return [
+        next(one for one in findings if _said(one) == said)
+        | {"on": names[0] if len(names) == 1 else f"all {len(names)}: {names[0]} ..."}
+        for said, names in places.items()
+    ]
+
+
+def _said(finding: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(finding[name] for name in ("test", "name", "verdict", "found", "ceiling"))

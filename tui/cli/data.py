@@ -136,6 +136,7 @@ def list_(face: Face) -> None:
             for dataset in found
         ],
         "No datasets yet. Import one: cloister data import --help",
+        spare=("imported", "labels"),
     )
     face.result(
         {
@@ -156,7 +157,7 @@ def show_dataset(face: Face, name: str) -> dict[str, Any]:
     """Print one dataset's figures and return them."""
     dataset = face.session.dataset(name)
     made_up = "  (synthetic: made-up people and messages)" if dataset.synthetic else ""
-    face.say(f"{dataset.title}{made_up}")
+    face.wrap(f"{dataset.title}{made_up}", rest="  ")
     face.say(f"  learns {_LEARNS[dataset.task]}")
     for split in ("train", "val", "test"):
         units = f"  {dataset.units[split]:>7,} {dataset.unit}s" if dataset.unit else ""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from appliance.core.errors import ApplianceError
+from tui.cli.tables import WIDTH, table_lines, wrapped
 
 if TYPE_CHECKING:
     from appliance.ops.jobs import JobView
@@ -52,22 +54,40 @@ class Face:
             sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
             sys.stdout.flush()
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
-        """A table for people; `empty` says what to do when there is nothing yet."""
+    def wrap(self, text: str, first: str = "", rest: str | None = None) -> None:
+        """A text for people in lines of 80 columns: see tables.wrapped."""
+        for line in wrapped(text, first, rest):
+            self.say(line)
+
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str, spare: Sequence[str] = ()
+    ) -> None:
+        """A table for people; `empty` says what to do when there is nothing yet, `spare` is in tables.py."""
         if not rows:
             self.say(empty)
             return
-        texts = [list(columns), *[[str(cell) for cell in row] for row in rows]]
-        widths = [max(len(row[place]) for row in texts) for place in range(len(columns))]
-        for number, row in enumerate(texts):
-            self.say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-            if number == 0:
-                self.say("  ".join("-" * width for width in widths))
+        width = max(WIDTH, shutil.get_terminal_size().columns - 1)
+        for line in table_lines(columns, rows, spare=spare, width=width):
+            self.say(line)
 
-    def follow(self, job_id: str, *, until: str | None = None, after: int = 0) -> JobView:
+    def next(self, name: str | None = None) -> str:
+        """Say what to do now that something was done to the model called `name`; returns the command."""
+        step = self.session.step_after(name)
+        self.say(f"Next: {step.command}")
+        self.wrap(f"{step.text} {step.why}", "      ")
+        return step.command
+
+    def follow(
+        self,
+        job_id: str,
+        *,
+        until: str | None = None,
+        after: int = 0,
+        planned: Mapping[str, Any] | None = None,
+    ) -> JobView:
         """Show a job's progress until it ends, or until an event called `until`.
 
-        `after`: how much of its event file is old (bytes).
+        `after`: how much of its event file is old (bytes). `planned`: the plan that was shown already.
 
         Ctrl-C stops the job, unless it is only being watched by `job tail`.
 
@@ -77,7 +97,7 @@ class Face:
         from tui.session import failure
 
         try:
-            job = self.watch(job_id, until=until, after=after)
+            job = self.watch(job_id, until=until, after=after, planned=planned)
         except KeyboardInterrupt:
             self.say("")
             self.say(f"stopping job {job_id} ...")
@@ -89,7 +109,14 @@ class Face:
             raise failure(job)
         return job
 
-    def watch(self, job_id: str, *, until: str | None = None, after: int = 0) -> JobView:
+    def watch(
+        self,
+        job_id: str,
+        *,
+        until: str | None = None,
+        after: int = 0,
+        planned: Mapping[str, Any] | None = None,
+    ) -> JobView:
         """Print events as they come; return the job when it has ended (or at `until`).
 
         Of what was there before, only the newest run counts, and of its progress the newest line.
@@ -97,7 +124,8 @@ class Face:
         from appliance.core.events import read_events
         from tui.cli.lines import Lines, newest_run
 
-        lines = Lines(self.say, live=sys.stderr.isatty() if self.as_json else sys.stdout.isatty())
+        live = sys.stderr.isatty() if self.as_json else sys.stdout.isatty()
+        lines = Lines(self.say, live=live, planned=planned)
         folder = self.session.job(job_id).folder
         past, offset = read_events(folder / "events.jsonl", after)
         fresh = newest_run(past)

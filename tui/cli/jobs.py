@@ -14,6 +14,11 @@ app = typer.Typer(help="Jobs: what runs, how far it is, stop and resume.", no_ar
 budget = typer.Typer(help="Privacy budgets of the datasets.", no_args_is_help=True)
 audit = typer.Typer(help="Who did what.", no_args_is_help=True)
 
+_COMPOSED = (
+    "The epsilon of several runs is composed, not added: it follows from the noise, rate and steps of all of"
+    " them together, and is less than the sum of what each would have alone."
+)
+
 JobId = Annotated[str, typer.Argument(help="A job's number; leading zeros may be left out.")]
 
 
@@ -51,7 +56,11 @@ def list_(face: Face, limit: Annotated[int, typer.Option(help="How many, newest 
             for row in rows
         ],
         "No jobs yet. See the whole chain: cloister demo",
+        spare=("who", "stage", "started"),
     )
+    for row in rows:
+        if row["state"] == "died":
+            face.say(f"{row['id']} died. Go on with: cloister job resume {row['id']}")
     face.result({"jobs": rows})
 
 
@@ -64,6 +73,9 @@ def tail(
     ] = False,
 ) -> None:
     """Follow a job until it ends. Ctrl-C leaves; the job goes on."""
+    from tui.cli.results import say_result
+    from tui.session import failure
+
     job = face.session.job(job_id)
     if log:
         path = job.folder / "log.txt"
@@ -78,9 +90,10 @@ def tail(
         face.say(f"Job {job.id} goes on. Stop it with: cloister job stop {job.id}")
         return
     face.say(f"{job.id} {job.state}")
-    if job.state == "failed":
-        sys.stderr.write(f"error: {job.end['message']}\ntry: {job.end['hint']}\n")
-    face.result({"id": job.id, "state": job.state, "end": job.end})
+    if job.state in ("failed", "stopped", "died"):
+        problem = failure(job)
+        sys.stderr.write(f"error: {problem.message}\ntry: {problem.hint}\n")
+    face.result({"id": job.id, "state": job.state, "end": job.end, "next": say_result(face, job)})
 
 
 @command(app)
@@ -94,13 +107,16 @@ def stop(face: Face, job_id: JobId) -> None:
 @command(app)
 def resume(face: Face, job_id: JobId) -> None:
     """Run an ended job again from its last checkpoint, and follow it."""
+    from tui.cli.results import say_result
+
     job = face.session.job(job_id)
     path = job.folder / "events.jsonl"
     old = path.stat().st_size if path.exists() else 0
     face.session.resume_job(job.id)
     job = face.follow(job.id, after=old)
     face.say(f"{job.id} {job.state}")
-    face.result({"id": job.id, "state": job.state, "result": job.end.get("result")})
+    told = {"id": job.id, "state": job.state, "result": job.end.get("result")}
+    face.result(told | {"next": say_result(face, job)})
 
 
 @command(budget, "show")
@@ -116,9 +132,10 @@ def budget_show(
         return
     found = [row for row in face.session.budgets() if wanted in (None, row["name"])]
     for row in found:
-        face.say(
+        face.wrap(
             f"{row['name']}: epsilon {row['epsilon_spent']:.2f} of {row['epsilon_limit']:g} spent,"
-            f" delta {row['delta']:.2g}, for each {row['unit']}"
+            f" delta {row['delta']:.2g}, for each {row['unit']}",
+            rest="  ",
         )
         face.table(
             ("job", "steps", "noise multiplier", "rate", "when"),
@@ -134,6 +151,10 @@ def budget_show(
             ],
             "  nothing charged yet",
         )
+        if len(row["events"]) > 1:
+            face.wrap(_COMPOSED, "  ")
+        if row["epsilon_spent"] >= row["epsilon_limit"]:
+            face.wrap(f"Nothing more can be trained on {row['name']} under differential privacy.", "  ")
     if not found:
         face.say("No budget was used yet. A dataset gets one at its first private training run.")
     face.result({"datasets": found})
@@ -146,9 +167,14 @@ def budget_set(
     epsilon: Annotated[float, typer.Option(help="Most epsilon that all runs on it may spend together.")],
 ) -> None:
     """Change a dataset's privacy budget. Written to the audit log; nothing spent is forgiven."""
-    face.session.set_budget(dataset, epsilon)
-    face.say(f"{dataset}: all runs together may spend epsilon {epsilon:g}.")
-    face.result({"name": dataset, "epsilon_limit": epsilon})
+    spent = face.session.set_budget(dataset, epsilon)
+    face.wrap(f"{dataset}: all runs together may spend epsilon {epsilon:g}; {spent:.2f} is spent.", rest="  ")
+    if spent >= epsilon:
+        face.wrap(
+            f"WARNING: {spent:.2f} is more than that or as much, and nothing spent is forgiven: nothing more"
+            f" can be trained on {dataset} under differential privacy."
+        )
+    face.result({"name": dataset, "epsilon_limit": epsilon, "epsilon_spent": spent})
 
 
 @command(audit, "tail")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from tui.cli.tables import wrapped
 from tui.words import NO_PRIVACY, PUBLIC
 
 _QUIET_SECONDS = 5.0
@@ -25,10 +27,15 @@ _LEAST_FIRST = ("tokens_per_second", "requests", "records", "clipped", "validati
 
 
 class Lines:
-    """Prints progress. `live`: redraw the line in place, at most ten times a second."""
+    """Prints progress. `live`: redraw the line in place, at most ten times a second.
 
-    def __init__(self, say: Callable[[str], None], *, live: bool) -> None:
-        self._say, self._live = say, live
+    `planned` is the plan that was shown before the start: the job's own is shown only where it differs.
+    """
+
+    def __init__(
+        self, say: Callable[[str], None], *, live: bool, planned: Mapping[str, Any] | None = None
+    ) -> None:
+        self._say, self._live, self._planned = say, live, planned
         self._stage = ""
         self._shown = 0.0
         self._open = False
@@ -41,11 +48,15 @@ class Lines:
             self._progress(event)
         elif kind == "log":
             self.close()
-            self._say(f"  {event['text']}")
+            for line in wrapped(event["text"], "  ") or [""]:
+                self._say(line)
         elif kind == "plan":
+            if self._planned is not None and same_plan(self._planned, event):
+                return
             self.close()
-            for line in plan_lines(event):
-                self._say(f"  {line}")
+            for text in plan_lines(event):
+                for line in wrapped(text, "  ", "    "):
+                    self._say(line)
 
     def close(self) -> None:
         """End the line that is being redrawn."""
@@ -108,8 +119,23 @@ def progress_line(event: dict[str, Any], *, left: float | None, width: int | Non
     return "  ".join([head, *figures.values()])[:width]
 
 
+def same_plan(planned: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
+    """Whether a job goes by the plan that was shown: its length, its noise, what it spends, its warnings."""
+    for name in ("steps", "trials", "records", "noise_multiplier", "epsilon_before", "epsilon_after"):
+        first, second = planned.get(name), event.get(name)
+        if isinstance(first, float) and isinstance(second, float):
+            if not math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9):
+                return False
+        elif first != second:
+            return False
+    return set(event.get("warnings", ())) <= set(planned.get("warnings", ()))
+
+
 def newest_run(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of a job's past: the plan and what came since its newest start; a stage's last progress, no `left`."""
+    """Of a job's past: the plan and what came since its newest start; a stage's last progress, no `left`.
+
+    A stage that is over and never said that it was full is left out: its share would look unfinished.
+    """
     starts = [place for place, event in enumerate(events) if event["event"] == "started"]
     at = starts[-1] if starts else 0
     plans = [event for event in events[:at] if event["event"] == "plan"]
@@ -117,10 +143,16 @@ def newest_run(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if plans and not any(event["event"] == "plan" for event in run):
         run = [plans[-1], *run]
     last = {event["stage"]: place for place, event in enumerate(run) if event["event"] == "progress"}
+    over = any(event["event"] == "done" for event in run)
+    newest = max(last.values(), default=0)
     kept = [
         event
         for place, event in enumerate(run)
-        if event["event"] != "progress" or last[event["stage"]] == place
+        if event["event"] != "progress"
+        or (
+            last[event["stage"]] == place
+            and (event["done"] >= event["total"] or (place == newest and not over))
+        )
     ]
     return [{key: value for key, value in event.items() if key != "left"} for event in kept]
 

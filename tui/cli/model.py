@@ -12,7 +12,7 @@ from appliance.core.errors import ConfigWrong
 from appliance.models.registry import Model
 from tui.cli.curves import room, terminal_curves
 from tui.cli.face import Face, command
-from tui.words import NO_PRIVACY, figure, privacy_lines, training_lines
+from tui.words import NO_PRIVACY, bytes_text, figure, gate_word, privacy_lines, standing, training_lines
 
 _CURVE_LINES = 12
 
@@ -45,7 +45,7 @@ def import_(
 def list_(face: Face) -> None:
     """List every model with where it came from."""
     models = face.session.models()
-    scores = {report["model"]: report for report in reversed(face.session.reports())}
+    scores = standing(face.session.reports())
     rows: list[dict[str, Any]] = []
     for model in models:
         privacy = model.facts.get("privacy") or {}
@@ -56,27 +56,29 @@ def list_(face: Face) -> None:
                 "kind": model.kind,
                 "type": model.facts.get("type"),
                 "size": model.size,
-                "gate": None if report is None else ("PASS" if report["passed"] else "FAIL"),
+                "gate": None if report is None else gate_word(report),
                 "epsilon": privacy.get("epsilon"),
                 "parent": model.parent,
                 "dataset": model.dataset,
             }
         )
     face.table(
-        ("name", "kind", "type", "size", "gate", "epsilon", "from"),
+        ("name", "kind", "type", "size", "gate", "epsilon", "from", "dataset"),
         [
             (
                 row["name"],
                 row["kind"],
                 row["type"] or "-",
-                f"{row['size'] / 1e6:.1f} MB",
+                bytes_text(row["size"]),
                 row["gate"] or "-",
                 "-" if row["epsilon"] is None else f"{row['epsilon']:.2f}",
-                " + ".join(part for part in (row["parent"], row["dataset"]) if part) or "-",
+                row["parent"] or "-",
+                row["dataset"] or "-",
             )
             for row in rows
         ],
         "No models yet. Take the shipped base: cloister model import demo",
+        spare=("dataset", "from", "type"),
     )
     face.result({"models": rows})
 
@@ -120,7 +122,7 @@ def card(face: Face, name: Annotated[str, typer.Argument(help="A model's name.")
         if picture := training.get("curves"):
             face.say(f"  curves   {picture}")
     for report in face.session.reports(name):
-        face.say(f"  report   {report['path']}  gate {'PASS' if report['passed'] else 'FAIL'}")
+        face.say(f"  report   {report['path']}  gate {gate_word(report)}")
     audits = face.session.privacy_audits(name)
     for found in audits:
         face.say(f"  audit    {found['path']}  privacy audit {found['verdict']}")

@@ -9,6 +9,8 @@ import typer
 
 from appliance.core.errors import ConfigWrong
 from tui.cli.face import Face, command
+from tui.cli.files_plan import files_lines, histogram
+from tui.words import bytes_text
 
 _ALL = "F16,IQ4_XS,Q4_0,Q4_K_M,Q5_K_M,Q6_K,Q8_0"
 _DEFAULT = "Q4_K_M,Q8_0"
@@ -93,56 +95,33 @@ def quantize(
         raise ConfigWrong(
             "--adapter-only makes one file and plans none.", "Leave out --to, --plan and --device-ram."
         )
+    if context is not None and not plan and device_ram is None:
+        raise ConfigWrong("--context only says what to plan for.", "Add --plan, or leave --context out.")
     if plan or device_ram is not None:
         if to is None:
             spec["types"] = _ALL.split(",")
         told = face.session.plan_quantising(spec, device=device_ram, context=context)
-        say_plan(face, told)
+        for line in files_lines(told):
+            face.say(line)
+        face.say("Nothing was started.")
         face.result(told)
         return
     job_id = face.session.start_quantising({key: value for key, value in spec.items() if value})
     result = face.follow(job_id).end["result"]
     say_files(face, result["files"])
-    face.result(result | {"job": job_id})
-
-
-def say_plan(face: Face, told: dict[str, Any]) -> None:
-    """The planned files, as a table."""
-    device = told["device_memory"]
-    columns = ["type", "size", "bits/weight", "memory", "fits here"]
-    rows = []
-    for file in told["files"]:
-        cells = [
-            file["type"],
-            _bytes(file["size"]),
-            f"{file['bits_per_weight']:.2f}",
-            f"about {_bytes(file['memory'])}",
-            "yes" if file["fits_here"] else "no",
-        ]
-        rows.append([*cells, "yes" if file["fits_device"] else "no"] if device else cells)
-    face.table([*columns, f"fits {_bytes(device)}"] if device else columns, rows, "No types.")
-    for file in told["files"]:
-        face.say(f"  {file['type']:<7} {_histogram(file['histogram'])}")
-    free = told["memory_here"]["available"]
-    face.say(
-        f"memory: file + {_bytes(told['kv_bytes'])} for {told['slots']} contexts of {told['context']} tokens"
-        f" + {_bytes(told['compute_bytes'])} to compute; {_bytes(free)} are free here"
-    )
-    if device:
-        face.say("a fifth of the device's memory is left to its system")
-    face.say("Nothing was started.")
+    face.result(result | {"job": job_id, "next": face.next(model)})
 
 
 def say_files(face: Face, files: list[dict[str, Any]]) -> None:
     """The proof table, then each file's own facts."""
     face.table(
-        ("file", "size", "bits", "KL", "same top", "ppl", "memory", "tok/s", ""),
+        ("file", "size", "bits", "KL", "same top", "ppl", "memory", "tok/s"),
         [_row(file) for file in files],
         "No files.",
     )
     for file in files:
         proof = file["proof"]
-        face.say(f"{file['name']}: {_histogram(file['histogram'])}")
+        face.wrap(f"{file['name']}: {_verdict(file)}; {histogram(file['histogram'])}", rest="  ")
         if "logits" in proof:
             tokens, chats = proof["tokens"], proof["template"]
             excused = f" ({tokens['excused']} excused)" if tokens["excused"] else ""
@@ -150,37 +129,34 @@ def say_files(face: Face, files: list[dict[str, Any]]) -> None:
             face.say(
                 f"  as transformers: token ids of {tokens['equal']} of {tokens['strings']} texts{excused},"
             )
-            face.say(f"  {chats['equal']} of {chats['chats']} chats; KL of the logits: {logits}")
+            face.wrap(f"{chats['equal']} of {chats['chats']} chats; KL of the logits: {logits}", "  ", "    ")
         for label, rung in proof.get("stepped_up", {}).items():
-            face.say(f"  stepped up from {label}: {'; '.join(rung['missed'])}")
+            face.wrap(f"stepped up from {label}: {'; '.join(rung['missed'])}", "  ", "    ")
         if proof.get("imatrix"):
-            face.say(
-                f"  importance matrix of {proof['imatrix']['tokens']} tokens: {proof['imatrix']['dataset']}"
-            )
+            matrix = proof["imatrix"]
+            face.wrap(f"importance matrix of {matrix['tokens']} tokens: {matrix['dataset']}", "  ", "    ")
         face.say(f"  proof: {proof['path']}")
 
 
 def _row(file: dict[str, Any]) -> tuple[str, ...]:
     proof, serving = file["proof"], file.get("serving")
-    verdict = f"{proof['verdict']}, limits changed" if proof.get("limits_changed") else proof["verdict"]
     loss = proof.get("loss")
     kl = loss["kld_mean"] if loss else proof["logits"]["F16"]["kl_mean"]
     return (
         file["name"],
-        _bytes(file["size"]),
+        bytes_text(file["size"]),
         f"{file['bits_per_weight']:.2f}",
         f"{kl:.4f}" if loss else f"{kl:.0e}",
         f"{loss['same_top_clear']:.1%}" if loss else f"{proof['logits']['F16']['same_top']:.1%}",
-        f"x{loss['perplexity_ratio']:.3f}" if loss else "-",
-        _bytes(serving["memory"]["total"]) if serving else "-",
+        f"x{loss['perplexity_ratio']:.3f}" if loss and loss["perplexity_ratio"] is not None else "-",
+        bytes_text(serving["memory"]["total"]) if serving else "-",
         f"{serving['tokens_per_second']['answer']:,.0f}" if serving else "-",
-        verdict if file["asked"] == file["type"] else f"{verdict}, not {file['asked']}",
     )
 
 
-def _histogram(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} x {kind}" for kind, count in counts.items())
-
-
-def _bytes(size: float) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+def _verdict(file: dict[str, Any]) -> str:
+    """What the proof says, and what is not as it was asked for."""
+    words = [f"proof {file['proof']['verdict']}"]
+    words += ["limits changed"] if file["proof"].get("limits_changed") else []
+    words += [] if file["asked"] == file["type"] else [f"{file['type']}, not {file['asked']}"]
+    return ", ".join(words)

@@ -57,14 +57,25 @@ def search(
     result = as_planned(face, told, partial(face.session.start_search, spec), plan=plan, detach=detach)
     if result is None:
         return
-    say_trials(face, result)
-    if result["name"] is None:
-        face.say(f"Next: cloister train DATASET --base {result['base']} {as_options(result['best'])}")
-    else:
-        face.say(f"{result['name']}: trial {result['best']['number']}, {result['steps']} steps on {dataset}")
-        say_privacy(face, result["privacy"])
-        face.say(f"Next: cloister evaluate {result['name']}")
+    say_searched(face, result | {"dataset": dataset})
+    face.say(f"Next: {as_command(result)}")
     face.result(result)
+
+
+def say_searched(face: Face, result: dict[str, Any]) -> None:
+    """The trials, the model that was kept, and what it cost."""
+    say_trials(face, result)
+    if result["name"] is not None:
+        on = f" on {result['dataset']}" if result.get("dataset") else ""
+        face.say(f"{result['name']}: trial {result['best']['number']}, {result['steps']} steps{on}")
+        say_privacy(face, result["privacy"])
+
+
+def as_command(result: dict[str, Any]) -> str:
+    """The command to give after a search: judge the model that was kept, or train with what was found."""
+    if result["name"] is not None:
+        return f"cloister evaluate {result['name']}"
+    return f"cloister train DATASET --base {result['base']} {as_options(result['best'])}"
 
 
 def say_trials(face: Face, result: dict[str, Any]) -> None:

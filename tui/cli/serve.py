@@ -1,24 +1,24 @@
-"""cloister serve, chat, key."""
+"""cloister serve, chat."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from appliance.core.errors import ConfigWrong
+from tui.cli.endpoint_lines import endpoint_lines
 from tui.cli.face import Face, command
 
-keys = typer.Typer(help="API keys of the endpoint.", no_args_is_help=True)
-
 _SNIPPET = """\
-  curl {url}/v1/chat/completions -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
+  curl {trust}{url}/v1/chat/completions -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
     -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
 
-  from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key=KEY)
+  {imports}from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key=KEY{http})
   client.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "Hello"}}])
 """
 
@@ -31,14 +31,49 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     face: Face,
-    model: Annotated[str, typer.Argument(help="A GGUF model, or an adapter that has GGUF files.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="GGUF models, adapters that have GGUF files, or adapters' own files. Or the word: status.",
+        ),
+    ],
     host: Annotated[
-        str, typer.Option(help="Address to listen on; beyond this machine needs TLS.")
+        str, typer.Option(help="Address to listen on. Beyond this machine it is https.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8080,
     engine: Annotated[str, typer.Option(help="auto, native (llama-server) or in-process.")] = "auto",
-    tls_cert: Annotated[str | None, typer.Option(help="PEM certificate, for https.")] = None,
-    tls_key: Annotated[str | None, typer.Option(help="PEM key, for https.")] = None,
+    context: Annotated[
+        int, typer.Option(help="Tokens that one request may fill, prompt and answer.", min=64)
+    ] = 4096,
+    slots: Annotated[int, typer.Option(help="Requests answered at once by each model.", min=1, max=64)] = 4,
+    system: Annotated[
+        Path | None, typer.Option(help="A file with the system message of every conversation without one.")
+    ] = None,
+    embed: Annotated[
+        str | None, typer.Option(help="An embedding GGUF, for /v1/embeddings and the search in documents.")
+    ] = None,
+    cache: Annotated[
+        str, typer.Option(help="Answers kept for the same question: off, exact, or near (other wording).")
+    ] = "exact",
+    most_loaded: Annotated[
+        int | None, typer.Option(help="Models in memory at once; the others wait on disk.", min=1)
+    ] = None,
+    sleep_after: Annotated[
+        float | None, typer.Option(help="Seconds without a request until a model leaves memory.", min=1)
+    ] = None,
+    memory_mb: Annotated[
+        int | None, typer.Option(help="MiB of working memory that one engine may take.", min=64)
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each engine.", min=1)] = None,
+    tls_cert: Annotated[
+        str | None, typer.Option(help="PEM certificate; else the site makes its own.")
+    ] = None,
+    tls_key: Annotated[str | None, typer.Option(help="PEM key of --tls-cert.")] = None,
+    watts_per_core: Annotated[
+        float | None, typer.Option(help="For the energy estimate where it cannot be measured.", min=0.1)
+    ] = None,
+    price_per_kwh: Annotated[float | None, typer.Option(help="Shows the cost of a query.", min=0)] = None,
     ungated: Annotated[
         bool,
         typer.Option(
@@ -47,32 +82,81 @@ def serve(
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Come back when it is ready; it goes on.")] = False,
 ) -> None:
-    """Serve a model on an OpenAI-compatible endpoint.
+    """Serve models on an OpenAI-compatible endpoint, with a web page at /.
 
     Every request needs an API key: cloister key new --for NAME. Ctrl-C stops the endpoint.
+    What it does now: cloister serve status.
     """
+    if models == ["status"]:
+        status(face)
+        return
     spec = {
-        "model": model,
+        "models": models,
         "host": host,
         "port": port,
         "engine": engine,
-        "ungated": ungated,
+        "context": context,
+        "slots": slots,
+        "system": _words(system),
+        "embed": embed,
+        "cache": cache,
+        "most_loaded": most_loaded,
+        "sleep_after": sleep_after,
+        "memory_mb": memory_mb,
+        "threads": threads,
         "tls_cert": tls_cert,
         "tls_key": tls_key,
+        "watts_per_core": watts_per_core,
+        "price_per_kwh": price_per_kwh,
+        "ungated": ungated,
     }
     job_id = face.session.start_serving(spec)
     job = face.follow(job_id, until="ready")
     ready = next(event for event in job.events if event["event"] == "ready")
-    face.say(f"{ready['model']} is served at {ready['url']} (engine: {ready['engine']})")
-    if not any(key.revoked is None for key in face.session.api_keys()):
+    told = {key: ready.get(key) for key in ("url", "model", "models", "engine", "ca", "fingerprint")}
+    for name in ready["models"]:
+        face.say(f"{name} is served at {ready['url']} (engine: {ready['engine']})")
+    if not any(key.state() == "valid" for key in face.session.api_keys()):
         face.say("There is no API key yet. Make one: cloister key new --for NAME")
-    face.say(_SNIPPET.format(url=ready["url"], model=ready["model"]))
-    face.result({"job": job_id, **{key: ready[key] for key in ("url", "model", "engine")}})
+    if ready.get("ca"):
+        face.say(f"Clients trust it through {ready['ca']}")
+        face.say(f"SHA-256 of its certificate: {ready['fingerprint']}")
+    face.say(snippet(ready["url"], ready["model"], ready.get("ca")))
+    face.say(f"Web page: {ready['url']}/")
+    face.result({"job": job_id, **told})
     if detach:
         face.say(f"Stop it with: cloister job stop {job_id}")
         return
     face.say("Ctrl-C stops it.")
     face.follow(job_id)
+
+
+def snippet(url: str, model: str, ca: str | None) -> str:
+    """What to paste to ask `model` at `url`; `ca` is the file that vouches for a site certificate."""
+    trust = f"--cacert {ca} " if ca else ""
+    http = f", http_client=httpx.Client(verify=ssl.create_default_context(cafile={ca!r}))" if ca else ""
+    imports = "import httpx, ssl\n  " if ca else ""
+    return _SNIPPET.format(url=url, model=model, trust=trust, http=http, imports=imports)
+
+
+def status(face: Face) -> None:
+    """What the running endpoints do: requests, speed, waiting, cache, routes, energy."""
+    found = face.session.endpoints()
+    if not found:
+        face.say("No endpoint is running. Start one: cloister serve MODEL")
+    for one in found:
+        for line in endpoint_lines(one):
+            face.say(line)
+    face.result({"endpoints": found})
+
+
+def _words(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ConfigWrong(f"{path} cannot be read as text.", "Give --system a UTF-8 text file.") from problem
 
 
 def chat(
@@ -120,34 +204,3 @@ def _read_line() -> str:
         sys.stdout.write("> ")
         sys.stdout.flush()
     return sys.stdin.readline().strip()
-
-
-@command(keys, "new")
-def key_new(face: Face, name: Annotated[str, typer.Option("--for", help="Who or what will use it.")]) -> None:
-    """Make an API key. It is shown once and cannot be shown again."""
-    key_id, secret = face.session.new_key(name)
-    face.say(secret)
-    face.say(f"This is key {key_id}. Keep it now: only its hash is stored.")
-    face.result({"id": key_id, "key": secret, "name": name})
-
-
-@command(keys, "list")
-def key_list(face: Face) -> None:
-    """List API keys."""
-    found = face.session.api_keys()
-    face.table(
-        ("id", "for", "made", "state"),
-        [(key.id, key.name, key.created[:16], "revoked" if key.revoked else "valid") for key in found],
-        "No API keys yet. Make one: cloister key new --for NAME",
-    )
-    face.result(
-        {"keys": [{"id": k.id, "name": k.name, "created": k.created, "revoked": k.revoked} for k in found]}
-    )
-
-
-@command(keys, "revoke")
-def key_revoke(face: Face, key_id: Annotated[str, typer.Argument(help="The key's id.")]) -> None:
-    """Revoke an API key at once."""
-    face.session.revoke_key(key_id)
-    face.say(f"Key {key_id} is revoked.")
-    face.result({"id": key_id, "revoked": True})

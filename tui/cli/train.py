@@ -12,7 +12,7 @@ from tui.cli.curves import room, terminal_curves
 from tui.cli.face import Face, command
 from tui.cli.lines import preview_lines
 from tui.cli.train_options import takes_settings
-from tui.words import NO_PRIVACY
+from tui.words import NO_PRIVACY, gate_word
 
 _CURVE_LINES = 12
 
@@ -45,15 +45,20 @@ def train(
     result = as_planned(face, told, partial(face.session.start_training, spec), plan=plan, detach=detach)
     if result is None:
         return
+    say_trained(face, result)
+    face.say(f"Next: cloister evaluate {result['name']}")
+    face.result(result)
+
+
+def say_trained(face: Face, result: dict[str, Any]) -> None:
+    """The curves, the model made, what it cost."""
     made = face.session.model(result["name"])
     for line in terminal_curves(made.facts["training"]["history"], room(), _CURVE_LINES):
         face.say(line)
     if result.get("curves"):
         face.say(f"curves: {result['curves']}")
-    face.say(f"{result['name']}: {result['steps']} steps on {spec['dataset']}")
+    face.wrap(f"{result['name']}: {result['steps']} steps on {made.dataset}", rest="  ")
     say_privacy(face, result["privacy"])
-    face.say(f"Next: cloister evaluate {result['name']}")
-    face.result(result)
 
 
 def as_planned(
@@ -73,7 +78,7 @@ def as_planned(
         face.say(f"Job {job_id} runs. Follow it with: cloister job tail {job_id}")
         face.result({"job": job_id, "plan": told})
         return None
-    result: dict[str, Any] = face.follow(job_id).end["result"]
+    result: dict[str, Any] = face.follow(job_id, planned=told).end["result"]
     return result | {"job": job_id, "plan": told}
 
 
@@ -93,9 +98,9 @@ def training_spec(
 def say_privacy(face: Face, privacy: dict[str, Any] | None) -> None:
     """One sentence on what a model's privacy is."""
     if privacy is None:
-        face.say(NO_PRIVACY)
+        face.wrap(NO_PRIVACY)
         return
-    face.say(
+    face.wrap(
         f"epsilon {privacy['epsilon']:.2f}, delta {privacy['delta']:.2g} for each {privacy['unit']}"
         f" (dataset so far: {privacy['epsilon_dataset']:.2f} of {privacy['epsilon_limit']:g})"
     )
@@ -107,7 +112,12 @@ def evaluate(
     against: Annotated[str | None, typer.Option(help="Compare with this model (default: its base).")] = None,
     dataset: Annotated[str | None, typer.Option(help="Default: the one it was trained on.")] = None,
     split: Annotated[str, typer.Option(help="test, or val while you are still choosing.")] = "test",
-    limit: Annotated[int | None, typer.Option(help="Score only N records, drawn with a fixed seed.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="A quick look at N records, drawn with a fixed seed: a partial report passes nothing."
+        ),
+    ] = None,
 ) -> None:
     """Measure a model on held-out records: accuracy with interval, F1, perplexity, and the gate.
 
@@ -117,7 +127,7 @@ def evaluate(
     job_id = face.session.start_evaluation(spec)
     report = face.follow(job_id).end["result"]
     say_report(face, report)
-    face.result(report | {"job": job_id})
+    face.result(report | {"job": job_id, "next": face.next(model)})
 
 
 def say_report(face: Face, report: dict[str, Any]) -> None:
@@ -126,12 +136,19 @@ def say_report(face: Face, report: dict[str, Any]) -> None:
         ("model", "accuracy", "95 % interval", "free text", "macro F1", "perplexity", "size", "tokens/s"),
         [report_row(row) for row in report["models"]],
         "Nothing was scored.",
+        spare=("free text", "tokens/s"),
     )
     for gate in report["gates"]:
-        face.say(f"gate {'PASS' if gate['passed'] else 'FAIL'}  {gate['model']}")
+        face.say(f"gate {gate_word(gate)}  {gate['model']}")
         for clause in gate["clauses"]:
             sign = "x" if clause["passed"] else " "
-            face.say(f"  [{sign}] {clause['name']}: need {clause['need']}, got {clause['got']}")
+            face.wrap(f"{clause['name']}: need {clause['need']}, got {clause['got']}", f"  [{sign}] ")
+    if report.get("partial"):
+        data = report["dataset"]
+        face.wrap(
+            f"A partial look, at {data['rows']:,} of the {data['rows_in_split']:,} records of the"
+            f" {data['split']} split: it passes nothing and replaces no verdict."
+        )
     face.say(f"report: {report['html']}")
 
 

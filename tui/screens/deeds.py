@@ -5,13 +5,18 @@ Everything goes through the door, from a worker thread.
 
 from __future__ import annotations
 
+import math
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from appliance.core.errors import ConfigWrong
+from tui.cli.files_plan import files_lines
 from tui.cli.lines import preview_lines
+from tui.cli.tables import wrapped
 from tui.screens.site import LIVE, JobRow
-from tui.session import NextStep, Session
+from tui.session import Session
+from tui.steps import NextStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,12 @@ class Deed:
     base: str = ""
     question: str = ""
     label: str = ""
+    epsilon: float | None = None
+
+    @property
+    def planned(self) -> bool:
+        """Whether its plan is shown before it is asked about."""
+        return self.verb in ("train", "quantize")
 
     @property
     def key(self) -> str:
@@ -42,8 +53,17 @@ def deed_of(step: NextStep) -> Deed:
     match words:
         case ["cloister", "job", "tail", job]:
             return Deed(kind="open", verb="watch", words=step.command, target=job)
-        case ["cloister", "evaluate" | "quantize" | "serve" as verb, model]:
+        case ["cloister", "evaluate" | "serve" as verb, model]:
             return Deed(kind="start", verb=verb, words=step.command, target=model)
+        case ["cloister", "quantize", model]:
+            return Deed(
+                kind="ask",
+                verb="quantize",
+                words=step.command,
+                target=model,
+                label="Quantise",
+                question=f"Quantise {model}? Every file is proven to be the model before it is entered.",
+            )
         case ["cloister", "train", dataset, "--base", base]:
             return Deed(
                 kind="ask",
@@ -70,17 +90,42 @@ def deed_of(step: NextStep) -> Deed:
 
 
 def plan_text(session: Session, deed: Deed, width: int) -> str:
-    """What a training would do and cost, in lines; nothing is started.
+    """What a training or quantising would do and cost, in lines; nothing is started.
 
     Raises:
         ApplianceError: it cannot be had.
     """
-    told = "\n".join(preview_lines(session.plan_training(_training(deed)), width))
-    return f"{told}\n  settings   other ones: {deed.words} --help"
+    if deed.verb == "quantize":
+        lines = files_lines(session.plan_quantising(_quantising(deed)), width)
+    else:
+        lines = preview_lines(session.plan_training(_training(deed)), width)
+    return "\n".join([*lines, *wrapped(f"other ones: {deed.words} --help", "  settings   ", width=width)])
+
+
+def with_epsilon(deed: Deed, text: str) -> Deed:
+    """The training with the epsilon that a person typed; nothing typed: what the budget allows.
+
+    Raises:
+        ConfigWrong: not a number above 0.
+    """
+    if not text.strip():
+        return replace(deed, epsilon=None)
+    try:
+        epsilon = float(text)
+    except ValueError:
+        epsilon = 0.0
+    if not 0 < epsilon < math.inf:
+        raise ConfigWrong("Epsilon must be a number above 0.", "Type one such as 8, or leave it empty.")
+    return replace(deed, epsilon=epsilon)
 
 
 def _training(deed: Deed) -> dict[str, Any]:
-    return {"dataset": deed.target, "base": deed.base, "settings": {}}
+    settings = {} if deed.epsilon is None else {"epsilon": deed.epsilon}
+    return {"dataset": deed.target, "base": deed.base, "settings": settings}
+
+
+def _quantising(deed: Deed) -> dict[str, Any]:
+    return {"model": deed.target, "types": ["Q4_K_M", "Q8_0"]}
 
 
 def do(session: Session, deed: Deed) -> str | None:
@@ -95,7 +140,7 @@ def do(session: Session, deed: Deed) -> str | None:
                 session.evaluation(deed.target, against=None, dataset=None, split="test", limit=None)
             )
         case "quantize":
-            return session.start_quantising({"model": deed.target, "types": ["Q4_K_M", "Q8_0"]})
+            return session.start_quantising(_quantising(deed))
         case "serve":
             return session.start_serving({"model": deed.target, **_SERVING})
         case "train":

@@ -16,6 +16,7 @@ from tui.messages import Looked, Planned, Started
 from tui.screens.deeds import Deed, do, plan_text, stop_question
 from tui.screens.modals import Confirm, Words
 from tui.screens.site import JobRow, SiteView, look
+from tui.screens.training import ConfirmTraining
 from tui.session import Session
 from tui.widgets.frame import SCREENS, ScreenLine, TitleLine, site_name
 
@@ -98,14 +99,17 @@ class Framed(Screen[None]):
             self.open_job(deed.target)
         elif deed.kind == "words":
             self.app.push_screen(Words("Type this in a shell", f"{deed.words}\n\n{_HOW}"))
-        elif deed.verb == "train":
-            self.app.notify("Working out the plan ...", timeout=3, markup=False)
-            self._doing = True
-            self._plan(deed)
+        elif deed.planned:
+            self._begin_plan(deed)
         elif deed.kind == "ask":
             self._ask(deed, deed.question)
         else:
             self._begin(deed)
+
+    def _begin_plan(self, deed: Deed) -> None:
+        self.app.notify("Working out the plan ...", timeout=3, markup=False)
+        self._doing = True
+        self._plan(deed)
 
     def _ask(self, deed: Deed, question: str) -> None:
         def answered(yes: bool | None) -> None:
@@ -120,8 +124,19 @@ class Framed(Screen[None]):
 
     @on(Planned)
     def planned(self, event: Planned) -> None:
-        """Show what it would cost, and ask."""
-        self._ask(event.deed, f"{event.deed.question}\n\n{event.text}")
+        """Show what it would cost, and ask. Another epsilon has a plan of its own, which is shown first."""
+        deed, question = event.deed, f"{event.deed.question}\n\n{event.text}"
+        if deed.verb != "train":
+            self._ask(deed, question)
+            return
+
+        def answered(chosen: Deed | None) -> None:
+            if chosen == deed:
+                self._begin(deed)
+            elif chosen is not None:
+                self._begin_plan(chosen)
+
+        self.app.push_screen(ConfirmTraining(question, deed), answered)
 
     def _begin(self, deed: Deed) -> None:
         """One deed at a time: Enter pressed twice starts one job."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from appliance.data.store import Dataset
 from tui.screens.machine import Machine
 from tui.screens.site import LIVE, JobRow, SiteView
-from tui.session import NextStep
+from tui.steps import NextStep
 from tui.widgets.gauge import gauge_line
 
 _LOW = 0.95

@@ -10,6 +10,7 @@ from tui.cli.lines import plan_lines
 from tui.screens.site import LIVE
 from tui.screens.story import Picture, length, seconds
 from tui.widgets.gauge import gauge
+from tui.words import gate_word
 
 _FIGURES = (
     ("loss", "loss {:.3f}"),
@@ -134,7 +135,7 @@ def _evaluated(result: dict[str, Any]) -> list[str]:
         for row in result["models"]
         if row.get("accuracy") is not None
     ]
-    gates = [f"gate {'PASS' if gate['passed'] else 'FAIL'}  {gate['model']}" for gate in result["gates"]]
+    gates = [f"gate {gate_word(gate)}  {gate['model']}" for gate in result["gates"]]
     return [*scores, *gates, *([f"report {result['html']}"] if result.get("html") else [])]
 
 

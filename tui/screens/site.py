@@ -11,7 +11,8 @@ from appliance.data.store import Dataset
 from appliance.models.registry import Model
 from appliance.ops.jobs import JobView
 from tui.screens.story import clock, length, seconds
-from tui.session import NextStep, Session, next_step
+from tui.session import Session
+from tui.steps import NextStep, next_step
 
 LIVE = ("running", "waiting")
 _LARGEST_REPORT = 20_000_000  # bytes
@@ -52,7 +53,8 @@ class SiteView:
 def look(session: Session, now: float, limit: int) -> SiteView:
     """Read the site; `now` is the time in seconds since 1970."""
     datasets, models = session.datasets(), session.models()
-    jobs, reports = session.jobs(limit), session.reports()
+    jobs = session.jobs(limit)
+    reports = [report for report in session.reports() if not report["partial"]]  # a quick look is no verdict
     return SiteView(
         step=next_step(datasets, models, jobs, reports),
         jobs=tuple(row_of(job, now) for job in jobs),

@@ -1,0 +1,182 @@
+"""What an endpoint is made of: its models, their engines, the embedder, and what surrounds them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from appliance.core.db import transaction
+from appliance.core.errors import ConfigWrong
+from appliance.core.job import Job
+from appliance.models import registry
+from appliance.models.task import Task, task_from
+from appliance.security import audit
+from appliance.serve import routes
+from appliance.serve.admission import names_of
+from appliance.serve.chosen import Chosen, choose, open_checked
+from appliance.serve.documents.embedding import Embedder as DocumentEmbedder
+from appliance.serve.documents.embedding import embedder_id
+from appliance.serve.embedding import Embedder, pick_embedder
+from appliance.serve.engine import Engine, pick_engine
+from appliance.serve.header import Header, read_header
+from appliance.serve.house import House, Offer
+
+CACHES = ("off", "exact", "near")
+DEFAULT_CONTEXT, DEFAULT_SLOTS = 4096, 4
+
+
+def choose_all(spec: dict[str, Any], job: Job) -> list[Chosen]:
+    """What answers to each name asked for; a route stands for both of its models.
+
+    Raises:
+        NotFound, GateFailed: as `choose`.
+    """
+    known = routes.load(job.home)
+    names: list[str] = []
+    for name in spec.get("models") or [spec["model"]]:
+        names += [known[name].a, known[name].b] if name in known else [name]
+    found = [choose(job.home, name, gated=not spec.get("ungated")) for name in dict.fromkeys(names)]
+    for one in found:
+        if one.name != one.asked:
+            job.log(f"Serving {one.name}, the file made from {one.asked}.")
+    return found
+
+
+def open_house(spec: dict[str, Any], job: Job, chosen: Sequence[Chosen], held: ExitStack) -> House:
+    """The house of `chosen`; its files stay open for as long as `held`, so that nobody can swap them.
+
+    Raises:
+        NotFound, ModelRejected: a file is gone, or not the one that was registered.
+    """
+    paths: dict[str, Path] = {}
+    for one in chosen:
+        for model in filter(None, (one.file, one.adapter)):
+            if model.name not in paths:
+                paths[model.name] = _held(open_checked(model), held)
+    headers = {one.file.name: read_header(paths[one.file.name]) for one in chosen}
+    adapters: dict[str, list[str]] = {name: [] for name in headers}
+    aliases: dict[str, list[str]] = {}
+    for one in chosen:
+        if one.adapter is not None and one.adapter.name not in adapters[one.file.name]:
+            adapters[one.file.name].append(one.adapter.name)
+        aliases.setdefault(one.name, []).extend([one.asked] if one.asked != one.name else [])
+    offers = [
+        Offer(
+            name=one.name,
+            file=one.file.name,
+            header=headers[one.file.name],
+            aliases=tuple(aliases[one.name]),
+            origins=names_of(one.adapter or one.file)[1:],
+            task=_task_of(one, headers[one.file.name]),
+            adapter=None if one.adapter is None else adapters[one.file.name].index(one.adapter.name),
+            sha256=(one.adapter or one.file).sha256,
+        )
+        for one in {one.name: one for one in chosen}.values()
+    ]
+
+    def engine(name: str) -> Callable[[], Engine]:
+        return lambda: pick_engine(
+            spec.get("engine") or "auto",
+            paths[name],
+            adapters=[paths[adapter] for adapter in adapters[name]],
+            folder=job.folder / "engine" / name,
+            context=min(headers[name].context, int(spec.get("context") or DEFAULT_CONTEXT)),
+            slots=int(spec.get("slots") or DEFAULT_SLOTS),
+            **_shared(spec, job),
+        )
+
+    return House(
+        offers,
+        {name: engine(name) for name in headers},
+        most=spec.get("most_loaded"),
+        system=spec.get("system") or "",
+    )
+
+
+def open_embedder(spec: dict[str, Any], job: Job, held: ExitStack) -> Embedder | None:
+    """The embedding model asked for, not started.
+
+    Raises:
+        NotFound, ConfigWrong, ModelRejected: there is no such model, or it is none.
+    """
+    name = spec.get("embed")
+    if not name:
+        return None
+    embedder_id(job.home, name)
+    path = _held(open_checked(registry.get(job.home, name)), held)
+    return pick_embedder(
+        spec.get("engine") or "auto", path, folder=job.folder / "engine" / "embed", **_shared(spec, job)
+    )
+
+
+def for_documents(embedder: Embedder, name: str, known: str) -> DocumentEmbedder:
+    """The running embedder for the search in documents, which runs in threads beside this loop."""
+    loop = asyncio.get_running_loop()
+
+    async def embed(texts: Sequence[str]) -> list[list[float]]:
+        tokens = [await embedder.tokenize(text) for text in texts]
+        most = embedder.context
+        return await embedder.embed(
+            [each if len(each) <= most else [*each[: most - 1], each[-1]] for each in tokens]
+        )
+
+    def wait(texts: Sequence[str]) -> np.ndarray:
+        return np.array(asyncio.run_coroutine_threadsafe(embed(texts), loop).result(), np.float32)
+
+    return DocumentEmbedder(name=name, id=known, embed=wait)
+
+
+def check_cache(spec: dict[str, Any]) -> str:
+    """Which cache of answers is wanted.
+
+    Raises:
+        ConfigWrong: there is none of that name.
+    """
+    wanted = spec.get("cache") or "exact"
+    if wanted not in CACHES:
+        raise ConfigWrong(f"There is no cache called {wanted}.", f"Choose one of {', '.join(CACHES)}.")
+    return str(wanted)
+
+
+def note(job: Job, chosen: Sequence[Chosen], url: str, *, ungated: bool) -> None:
+    """Write to the audit log what is served, and whether it had to pass the gate."""
+    with transaction(job.home) as link:
+        for one in chosen:
+            audit.record(
+                link,
+                who=job.who,
+                what="serve.start",
+                target=one.name,
+                sha256=(one.adapter or one.file).sha256,
+                url=url,
+                ungated=ungated,
+            )
+
+
+def _shared(spec: dict[str, Any], job: Job) -> dict[str, Any]:
+    memory = spec.get("memory_mb")
+    return {
+        "threads": spec.get("threads"),
+        "memory": int(memory) << 20 if memory else None,
+        "sleep_after": spec.get("sleep_after"),
+        "log": job.log,
+    }
+
+
+def _held(handle: int, held: ExitStack) -> Path:
+    held.callback(os.close, handle)
+    return Path(f"/proc/self/fd/{handle}")
+
+
+def _task_of(one: Chosen, header: Header) -> Task | None:
+    """What the answering model is for: an adapter's own task, else the file's, else the registry's."""
+    if one.adapter is None and header.task is not None:
+        return header.task
+    facts = (one.adapter or one.file).facts.get("task")
+    return task_from(facts) if facts else None

@@ -1,0 +1,111 @@
+"""HTTP to a llama-server of ours, over its unix socket: JSON out, JSON or a stream of events in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from appliance.core.errors import ApplianceError, EngineFailed
+from appliance.serve.grammars import schema_refused
+
+Lost = aiohttp.ClientError  # the server went away, before or in the middle of an answer
+_URL = "http://engine"
+_LONGEST_LINE = 1 << 20
+
+
+class Wire:
+    """A client for one socket. Open it in a running event loop; closed, it opens again."""
+
+    def __init__(self, socket: Path, key: str) -> None:
+        self._socket, self.key = str(socket), key
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one request.
+
+        Raises:
+            Lost: the server went away. EngineFailed, ConfigWrong: it refused; see `refusal`.
+        """
+        async with self._open().post(_URL + path, json=body) as answer:
+            content = await answer.read()
+        if answer.status != 200:
+            raise refusal(answer.status, content, schema="json_schema" in body)
+        return dict(json.loads(content))
+
+    async def open(self, path: str, body: dict[str, Any]) -> aiohttp.ClientResponse:
+        """A streamed answer, as soon as the server has begun with it; `close` it to make it stop.
+
+        Raises:
+            Lost: the server went away. EngineFailed, ConfigWrong: it refused; see `refusal`.
+        """
+        # A kept connection that carried a stream is now and then closed by the server without a word.
+        closing = {"Connection": "close"}
+        answer = await self._open().post(_URL + path, json=body, headers=closing)
+        if answer.status != 200:
+            async with answer:
+                raise refusal(answer.status, await answer.read(), schema="json_schema" in body)
+        return answer
+
+    async def healthy(self) -> bool:
+        """Whether the server says that it is ready."""
+        try:
+            async with self._open().get(f"{_URL}/health", timeout=aiohttp.ClientTimeout(5)) as answer:
+                return answer.status == 200
+        except (Lost, TimeoutError):
+            return False
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(self._socket, limit=0, keepalive_timeout=3),
+                headers={"Authorization": f"Bearer {self.key}"},
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=_LONGEST_LINE,
+            )
+        return self._session
+
+
+async def events(answer: aiohttp.ClientResponse) -> AsyncGenerator[dict[str, Any], None]:
+    """The events of an open answer.
+
+    Raises:
+        Lost: the server went away. EngineFailed: it failed.
+    """
+    async for line in answer.content:
+        if line.startswith(b"data:"):
+            event = json.loads(line[5:])
+            if "error" in event:
+                raise refusal(500, line[5:])
+            yield event
+        elif line.startswith(b"error:"):
+            raise refusal(500, line[6:])
+
+
+def lost() -> EngineFailed:
+    """What a request hears that cannot be made again."""
+    return EngineFailed("The model engine stopped in the middle of a request.", "Ask again in a moment.")
+
+
+def refusal(status: int, body: bytes, *, schema: bool = False) -> ApplianceError:
+    """Only the kind of the server's error: its message may quote the request.
+
+    With a `schema` in the request, an invalid one is what the server means: prompt and settings are ours.
+    """
+    try:
+        kind = json.loads(body)["error"]["type"]
+    except (ValueError, KeyError, TypeError):
+        kind = "unknown"
+    if schema and status == 400 and kind == "invalid_request_error":
+        return schema_refused()
+    return EngineFailed(f"The model engine refused a request ({status}, {kind}).", "Shorten the request.")

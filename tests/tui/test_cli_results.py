@@ -1,0 +1,104 @@
+"""What `job tail`, `job resume` and `budget` say at the end: the result, the way on, what cannot be."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import app_site as a
+import pytest
+from test_cli_search import RESULT
+
+from appliance.core.home import Home
+from tui.cli.entry import run
+from tui.session import Session
+
+
+def searched(home: Home, **more: Any) -> None:
+    folder = a.job(home, "search", "search inbox")
+    a.tell(folder, "started", kind="search")
+    a.tell(folder, "progress", stage="load", done=0, total=1)
+    a.tell(folder, "done", result=RESULT | more)
+
+
+def test_the_tail_of_a_finished_search_shows_what_it_found(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    searched(home)
+    a.models(home)
+    assert run(["job", "tail", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "load" not in out and "trial  learning_rate" in out and "1.2500" in out
+    assert "lora-0001: trial 3, 5 steps" in out and "epsilon 7.99" in out
+    assert "Next: cloister" in out
+    searched(home, name=None, privacy=None)
+    assert run(["job", "tail", "2", "--json"]) == 0
+    told = capsys.readouterr()
+    command = "cloister train DATASET --base demo-base --learning-rate 0.05 --train-a"
+    assert json.loads(told.out)["next"] == command and f"Next: {command}" in told.err
+
+
+def test_the_tail_names_the_next_step_of_the_model_the_job_was_about(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a.models(home)
+    folder = a.job(home, "quantize", "quantise lora-0002")
+    (folder / "spec.json").write_text(json.dumps({"spec": {"model": "lora-0002"}}))
+    a.tell(folder, "done", result={"files": "of another version"})
+    assert run(["job", "tail", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "Next: cloister evaluate lora-0002" in out and "passes the gate" in out
+
+
+def test_the_tail_of_a_job_that_died_says_the_way_on(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = a.job(home, "train", "train inbox")
+    a.tell(folder, "started", kind="train")
+    (folder / "log.txt").write_text("loading\nKilled by the kernel\n")
+    assert run(["job", "tail", "1"]) == 0
+    told = capsys.readouterr()
+    assert "Its last line: Killed by the kernel" in told.err
+    assert "cloister job resume 0001" in told.err and "run the same command again" in told.err
+    assert "Next:" not in told.out
+
+
+def test_a_resumed_job_ends_with_its_result_and_the_next_step(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = a.job(home, "search", "search inbox")
+
+    def resume(self: Session, job_id: str) -> None:
+        a.tell(folder, "done", result=RESULT)
+
+    monkeypatch.setattr(Session, "resume_job", resume)
+    assert run(["job", "resume", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "trial  learning_rate" in out and "Next: cloister data import" in out
+
+
+EVENT = {"steps": 5, "noise_multiplier": 1.0, "sample_rate": 0.1, "first": "2026-01-01T10:00:00"}
+BUDGET = {"name": "inbox", "unit": "patient", "epsilon_spent": 5.0, "epsilon_limit": 8.0, "delta": 1e-5}
+
+
+def test_a_budget_says_that_runs_are_composed_and_when_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(jobs: int, spent: float) -> str:
+        row = BUDGET | {"epsilon_spent": spent, "events": [EVENT | {"job": f"{n:04d}"} for n in range(jobs)]}
+        monkeypatch.setattr(Session, "budgets", lambda self: [row])
+        assert run(["budget", "show"]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "composed, not added" in shown(2, 5.0) and "composed" not in shown(1, 5.0)
+    assert "Nothing more can be trained on inbox" in shown(1, 8.0) and "Nothing more" not in shown(1, 5.0)
+
+
+def test_a_budget_below_what_is_spent_is_allowed_and_warned_about(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Session, "set_budget", lambda self, dataset, epsilon: 5.0)
+    assert run(["budget", "set", "inbox", "--epsilon", "3"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "5.00 is spent" in told and "WARNING" in told and "nothing more can be trained on inbox" in told
+    assert run(["budget", "set", "inbox", "--epsilon", "8", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "WARNING" not in err and json.loads(out)["epsilon_spent"] == 5.0

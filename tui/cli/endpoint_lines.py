@@ -1,0 +1,38 @@
+"""The figures of a running endpoint as lines. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def endpoint_lines(one: dict[str, Any]) -> list[str]:
+    """What `cloister serve status` says of one endpoint; its keys are those of a serve job's progress."""
+    engines = one.get("engines") or {}
+    lines = [f"{one['url']}  job {one['job']}"]
+    for name, facts in engines.items():
+        where = f"GPU: {facts['gpu']}" if facts.get("gpu") else f"CPU, {facts.get('threads')} threads"
+        state = "asleep" if facts.get("asleep") else f"{facts.get('slots')} slots"
+        lines.append(f"  {name}: {facts['engine']}, {where}, {state}, {facts.get('context')} tokens")
+    lines.append(
+        f"  requests {one['requests']:,}   open {one['active']:,}   waiting {one.get('queued') or 0:,}"
+        f"   errors {one['errors']:,}   restarts {one['restarts']:,}"
+    )
+    p50, p95 = one.get("first_token_p50_ms"), one.get("first_token_p95_ms")
+    first = "-" if p50 is None else f"{p50:,.0f} ms (median), {p95:,.0f} ms (95 %)"
+    lines.append(f"  {one['tokens_per_second']:,.1f} tokens/s in the last minute   first token {first}")
+    if one.get("cache_hits") is not None:
+        asked = one["cache_hits"] + one["cache_misses"]
+        share = one["cache_hits"] / asked if asked else 0.0
+        saved = one["tokens_saved"]
+        lines.append(f"  cache {one['cache_hits']:,} of {asked:,} ({share:.0%})   spared {saved:,} tokens")
+    if one.get("documents"):
+        lines.append(f"  documents are searched by {one['documents']}; they are not protected by DP")
+    lines += [f"  {route}: {count:,}" for route, count in (one.get("routes") or {}).items()]
+    energy = f"  energy {one['joules']:,.0f} J ({one['energy']})"
+    if one.get("joules_per_query") is not None:
+        energy += f", {one['joules_per_query']:,.2f} J a query"
+    lines.append(energy)
+    if one.get("cost_per_query") is not None:
+        lines.append(f"  cost {one['cost']:.6f} in all, {one['cost_per_query']:.8f} a query")
+    lines.append(f"  memory {one['rss_mb']:,.0f} MiB, gateway and engines")
+    return lines

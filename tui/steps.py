@@ -1,0 +1,106 @@
+"""What a newcomer should do next, judged from what is there. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from appliance.data.store import Dataset
+from appliance.models.registry import Model
+from appliance.ops.jobs import JobView
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextStep:
+    """The one thing to do next: a sentence, why, and the CLI words for it."""
+
+    text: str
+    why: str
+    command: str
+
+
+def next_step(
+    datasets: list[Dataset], models: list[Model], running: list[JobView], reports: list[dict[str, Any]]
+) -> NextStep:
+    """The first gap in the way from records to endpoint."""
+    busy = [job for job in running if job.state == "running"]
+    if work := next((job for job in busy if job.kind != "serve"), None):
+        return NextStep(
+            text=f"Watch job {work.id}: {work.title}.",
+            why="It goes on when you leave.",
+            command=f"cloister job tail {work.id}",
+        )
+    if not datasets:
+        return NextStep(
+            text="Import your records.",
+            why="Everything starts from the site's own records; `cloister demo` shows it on made-up ones.",
+            command="cloister data import FILE --name NAME --text COLUMN --label COLUMN --unit COLUMN",
+        )
+    bases = [model for model in models if model.kind == "base"]
+    if not bases:
+        return NextStep(
+            text="Import a base model.",
+            why="Training starts from a model you bring, or from the small one that is shipped.",
+            command="cloister model import demo --name demo-base",
+        )
+    adapters = [model for model in models if model.trained]
+    if not adapters:
+        return NextStep(
+            text=f"Train on {datasets[-1].name}.",
+            why="Under differential privacy unless you say otherwise; the plan is shown first.",
+            command=f"cloister train {datasets[-1].name} --base {bases[-1].name}",
+        )
+    return step_for(adapters[-1], models, running, reports)
+
+
+def step_for(
+    newest: Model, models: list[Model], running: list[JobView], reports: list[dict[str, Any]]
+) -> NextStep:
+    """The first gap in the way from a trained model to its endpoint. Partial reports fill none."""
+    serving = next((job for job in running if job.state == "running" and job.kind == "serve"), None)
+    files = [model for model in models if model.kind == "gguf" and model.parent == newest.name]
+    whole = [report for report in reports if not report.get("partial")]
+    passed = {report["model"] for report in whole if report["passed"]}
+    judged = {report["model"] for report in whole}
+    family = {newest.name, *(file.name for file in files)}
+    if not family & judged:
+        return NextStep(
+            text=f"Evaluate {newest.name} against its base.",
+            why="A model is not served before it passes the gate.",
+            command=f"cloister evaluate {newest.name}",
+        )
+    if not family & passed:
+        return NextStep(
+            text=f"{newest.name} did not pass the gate: train again with more records or epsilon.",
+            why="The report says by how much it fell short.",
+            command=f"cloister model card {newest.name}",
+        )
+    if not files:
+        return NextStep(
+            text=f"Quantise {newest.name}.",
+            why="INT8 and INT4 files are small enough for a CPU box.",
+            command=f"cloister quantize {newest.name}",
+        )
+    if not any(file.name in passed for file in files):
+        if all(file.name in judged for file in files):
+            return NextStep(
+                text=f"No file of {newest.name} passed the gate: quantise it to a larger type.",
+                why="The report says by how much they fell short.",
+                command=f"cloister model card {files[-1].name}",
+            )
+        return NextStep(
+            text=f"Evaluate the GGUF files of {newest.name}.",
+            why="They are judged as they are served.",
+            command=f"cloister evaluate {newest.name}",
+        )
+    if serving is None:
+        return NextStep(
+            text=f"Serve {newest.name}.",
+            why="An OpenAI-compatible endpoint on this machine.",
+            command=f"cloister serve {newest.name}",
+        )
+    return NextStep(
+        text="Ask the model.",
+        why=f"Job {serving.id} is serving.",
+        command=f"cloister chat {newest.name}",
+    )
