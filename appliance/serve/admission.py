@@ -67,21 +67,6 @@ class Admission:
         """How many keys have a request open or a bucket that is not full, as of the last save."""
         return len(self._live)
 
-    def allow(self, grant: Grant, model: str, *also: str) -> None:
-        """Check that a key may use a model, by its name or one of the others it goes by.
-
-        Raises:
-            Refused: 403 model_not_allowed.
-        """
-        if grant.models and not {model, *also} & set(grant.models):
-            raise Refused(
-                "This API key may not use this model.",
-                status=403,
-                kind="permission_error",
-                param="model",
-                code="model_not_allowed",
-            )
-
     @contextmanager
     def enter(self, grant: Grant) -> Iterator[None]:
         """Hold one place of the key as long as the block lasts; what is refused counts for nothing.

@@ -23,10 +23,14 @@ from appliance.security import keys, usage
 from appliance.security.keys import Grant
 from appliance.serve import admission
 from appliance.serve.admission import Admission, names_of
-from appliance.serve.answers import Served
-from appliance.serve.gateway import Limits, make_app
+from appliance.serve.counts import Counts
+from appliance.serve.endpoint import Endpoint
+from appliance.serve.gateway import make_app
+from appliance.serve.house import House
+from appliance.serve.http import Failures
+from appliance.serve.library import Library
 from appliance.serve.requests import Refused
-from appliance.serve.stats import Stats
+from appliance.serve.routes import Routes
 
 SECOND = 1_000_000_000
 NOON = datetime(2030, 6, 1, 12, tzinfo=UTC)
@@ -306,18 +310,6 @@ def test_idle_keys_take_no_memory(home: Home, clocks: Clocks) -> None:
     assert gate.held == 0 and gate._sums == {} and gate._unsaved == {}
 
 
-def test_models_are_those_of_the_key(home: Home, clocks: Clocks) -> None:
-    gate = clocks.admission(home)
-    gate.allow(grant(), "anything")
-    key = Grant(id="k", name="dms", models=("lora-0007", "b"))
-    gate.allow(key, "b")
-    gate.allow(key, "lora-0007-q4", "lora-0007")
-    for names in (("c",), ("lora-0007-q4",), ("lora",), ("",)):
-        with pytest.raises(Refused) as caught:
-            gate.allow(key, *names)
-        assert (caught.value.status, caught.value.code) == (403, "model_not_allowed")
-
-
 def test_a_file_goes_by_the_name_of_its_adapter_and_an_adapter_not_by_its_base() -> None:
     rest = {"path": Path("x"), "sha256": "", "size": 1}
     assert names_of(Model(name="f", kind="gguf", parent="lora-0007", **rest)) == ("f", "lora-0007")
@@ -330,13 +322,19 @@ def test_an_expired_key_gets_401_and_a_refusal_says_when_to_come_again(home: Hom
     _, secret = keys.new_key(home, "dms", "mira", expires=end)
     clock = [end - timedelta(seconds=1)]
     ring = keys.KeyRing(home, clock=lambda: clock[0])
-    served = Served(name="m", engine=None, header=None, stats=Stats())  # type: ignore[arg-type]
+    endpoint = Endpoint(
+        house=House([], {}),
+        admission=Admission(home),
+        library=Library(home=home),
+        routes=Routes(home),
+        counts=Counts(home),
+    )
 
     def busy(secret: str) -> Grant:
         raise Refused("Later.", status=429, code="rate_limit_exceeded", retry_after=7)
 
     async def get(check: Callable[[str], Grant | None]) -> httpx.Response:
-        app = make_app(served, check, Limits())
+        app = make_app(endpoint, check, Failures(), dict)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
             return await client.get("/v1/models", headers={"Authorization": f"Bearer {secret}"})
 
