@@ -135,7 +135,7 @@ async def _text(served: Served, ask: Ask, owner: str, spend: Spend) -> AsyncGene
         async for part in pieces:
             text = part.piece.text.removeprefix(" ") if first else part.piece.text
             first = first and not part.piece.text
-            more = part.piece.completion_tokens - written if part.piece.finish else 1
+            more = part.piece.completion_tokens - written if part.piece.finish else part.piece.tokens
             written += more
             spend(0, max(0, more))
             yield replace(part, piece=replace(part.piece, text=text))

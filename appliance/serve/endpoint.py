@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -94,14 +93,10 @@ class Endpoint:
             raise Refused(
                 "Too many open requests.", status=429, kind="rate_limit_error", code="too_busy", retry_after=1
             )
-        with self.admission.enter(grant), self.stats.counted():
-            began = time.monotonic()
+        with self.admission.enter(grant), self.stats.counted(), self.stats.waiting() as first:
             async with aclosing(self._answered(grant, ask)) as parts:
-                first = True
                 async for part in parts:
-                    if first:
-                        self.stats.firsts.append(time.monotonic() - began)
-                        first = False
+                    first()
                     yield part
 
     async def embed(self, grant: Grant, ask: EmbedAsk) -> tuple[list[list[float]], int]:

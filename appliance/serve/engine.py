@@ -36,12 +36,13 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A part of an answer. The last one has `finish` ("stop" or "length") and the token counts.
+    """A part of an answer: `tokens` of it. The last one has `finish` ("stop" or "length") and the counts.
 
     `cached_tokens` of the prompt were there from before.
     """
 
     text: str
+    tokens: int = 1
     finish: str | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0

@@ -52,6 +52,7 @@ from appliance.serve.routes import Routes
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 _LONGEST_HEADER = 1 << 16
+_LOOK_SECONDS = 20.0  # how old an index may be
 _DRAIN_SECONDS = 12  # less than what `cloister job stop` waits before it kills
 
 
@@ -189,11 +190,13 @@ class _Running:
             ca=tls and tls.ca,
             fingerprint=tls and tls.fingerprint,
         )
-        telling = asyncio.create_task(self._tell())
+        beside = [asyncio.create_task(self._tell()), asyncio.create_task(self._keep_documents())]
         await asyncio.wait([serving, asyncio.create_task(asked.wait())], return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
-        telling.cancel()
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
 
     async def _tell(self) -> None:
         """A progress event a second while requests come or go."""
@@ -210,6 +213,13 @@ class _Running:
             if self._endpoint.cache is not None:
                 self._endpoint.cache.sweep()
             await asyncio.sleep(1)
+
+    async def _keep_documents(self) -> None:
+        """Documents that change are read again, so that the next answer knows them."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            for name in await asyncio.to_thread(self._endpoint.library.refresh, self._job.id, self._job.who):
+                self._job.log(f"The documents of {name} have changed and were read again.")
 
     def _facts(self) -> dict[str, Any]:
         here = self._endpoint

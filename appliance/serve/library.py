@@ -16,6 +16,7 @@ from appliance.serve.documents import index
 from appliance.serve.documents.citations import attribute, check_citations
 from appliance.serve.documents.embedding import Embedder
 from appliance.serve.documents.grounding import ground
+from appliance.serve.documents.job import refresh
 from appliance.serve.documents.passages import Changed, Passage, open_passage
 from appliance.serve.documents.retrieve import KEYWORDS, search
 from appliance.serve.documents.status import status
@@ -53,6 +54,15 @@ class Library:
             with suppress(ApplianceError):  # one that is being made, or is damaged
                 found.append({"id": name, "files": status(self.home, name).read})
         return found
+
+    def refresh(self, job: str, who: str) -> list[str]:
+        """Index again the collections whose folders have changed; their names. Blocks, and reads files."""
+        done = []
+        for name in shelves.collections(self.home):
+            with suppress(ApplianceError):  # its folder is away, or a job indexes it
+                if refresh(self.home, name, job=job, who=who, embedder=self.embedder) is not None:
+                    done.append(name)
+        return done
 
     async def ground(self, grant: Grant, ask: Ask) -> Grounded:
         """Put the passages that answer the last message into the request.

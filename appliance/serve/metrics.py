@@ -24,7 +24,7 @@ _COUNTERS = {
 }
 _GAUGES = {
     "active": "Open requests.",
-    "queued": "Requests that wait for a slot.",
+    "queued": "Open requests without a first text.",
     "tokens_per_second": "Tokens written a second over the last minute.",
     "rss_mb": "Memory of gateway and engines, MiB.",
 }

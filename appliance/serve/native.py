@@ -214,21 +214,24 @@ class Native:
 
     async def _pieces(self, answer: ClientResponse, stops: Stops, kept: int) -> AsyncGenerator[Piece, None]:
         """The pieces. An answer that we cut has no counts of the server's: `kept` is what it reused."""
-        async for event in events(answer):
-            text, cut = stops.feed(event["content"])
-            if cut or "stop_type" in event:
-                cached = event.get(_CACHED, min(kept, event["tokens_evaluated"] - 1))
-                self._count(event["tokens_evaluated"], cached)
-                yield Piece(
-                    text=text if cut else text + stops.rest(),
-                    finish="length" if not cut and event["stop_type"] == "limit" else "stop",
-                    prompt_tokens=event["tokens_evaluated"],
-                    cached_tokens=cached,
-                    completion_tokens=event["tokens_predicted"],
-                )
-                return
-            if text:
-                yield Piece(text=text)
+        async for together in events(answer):
+            said = ""
+            for event in together:
+                text, cut = stops.feed(event["content"])
+                said += text
+                if cut or "stop_type" in event:
+                    cached = event.get(_CACHED, min(kept, event["tokens_evaluated"] - 1))
+                    self._count(event["tokens_evaluated"], cached)
+                    yield Piece(
+                        text=said if cut else said + stops.rest(),
+                        finish="length" if not cut and event["stop_type"] == "limit" else "stop",
+                        prompt_tokens=event["tokens_evaluated"],
+                        cached_tokens=cached,
+                        completion_tokens=event["tokens_predicted"],
+                    )
+                    return
+            if said:
+                yield Piece(text=said, tokens=len(together))
         raise Lost("the stream ended early")
 
     async def _begun(

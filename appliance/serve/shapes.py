@@ -98,6 +98,11 @@ def _calls(part: Part) -> list[dict[str, Any]]:
     ]
 
 
-def _usage(last: Part) -> dict[str, int]:
+def _usage(last: Part) -> dict[str, Any]:
     prompt, completion = last.piece.prompt_tokens, last.piece.completion_tokens
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": last.piece.cached_tokens},
+    }

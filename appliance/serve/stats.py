@@ -20,6 +20,7 @@ class Stats:
     requests: int = 0
     errors: int = 0
     active: int = 0
+    queued: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     by_model: Counter[str] = field(default_factory=Counter)
@@ -40,6 +41,25 @@ class Stats:
             yield
         finally:
             self.active -= 1
+
+    @contextmanager
+    def waiting(self) -> Iterator[Callable[[], None]]:
+        """A request that waits for its first text; what it yields says that the text has come."""
+        began, over = self.clock(), False
+
+        def first() -> None:
+            nonlocal over
+            if not over:
+                self.queued -= 1
+                self.firsts.append(self.clock() - began)
+            over = True
+
+        self.queued += 1
+        try:
+            yield first
+        finally:
+            if not over:
+                self.queued -= 1
 
     def answered(self, model: str, prompt_tokens: int, completion_tokens: int) -> None:
         """Count one whole answer of `model`."""
@@ -67,6 +87,7 @@ class Stats:
             "requests": self.requests,
             "errors": self.errors,
             "active": self.active,
+            "queued": self.queued,
             "prompt_tokens": self.prompt_tokens,
             "tokens": self.completion_tokens,
             "tokens_per_second": round(self.rate(), 1),

@@ -76,20 +76,30 @@ class Wire:
         return self._session
 
 
-async def events(answer: aiohttp.ClientResponse) -> AsyncGenerator[dict[str, Any], None]:
-    """The events of an open answer.
+async def events(answer: aiohttp.ClientResponse) -> AsyncGenerator[list[dict[str, Any]], None]:
+    """The events of an open answer, those together that have come together: fewer steps when it is late.
 
     Raises:
         Lost: the server went away. EngineFailed: it failed.
     """
-    async for line in answer.content:
-        if line.startswith(b"data:"):
-            event = json.loads(line[5:])
-            if "error" in event:
-                raise refusal(500, line[5:])
-            yield event
-        elif line.startswith(b"error:"):
-            raise refusal(500, line[6:])
+    held = b""
+    async for chunk in answer.content.iter_any():
+        *lines, held = (held + chunk).split(b"\n")
+        if len(held) > _LONGEST_LINE:
+            raise refusal(500, b"")
+        if found := [event for line in lines if (event := _event(line)) is not None]:
+            yield found
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    if line.startswith(b"data:"):
+        event: dict[str, Any] = json.loads(line[5:])
+        if "error" in event:
+            raise refusal(500, line[5:])
+        return event
+    if line.startswith(b"error:"):
+        raise refusal(500, line[6:])
+    return None
 
 
 def lost() -> EngineFailed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import Iterator
@@ -15,13 +16,17 @@ import openai
 import pytest
 import serve_support as support
 
+from appliance.core.errors import GateFailed
 from appliance.core.home import Home
 from appliance.core.job import Job
 from appliance.ops import jobs
 from appliance.security import keys
 from appliance.serve import route_changes
+from appliance.serve.chosen import choose
 from appliance.serve.counts import counts
 from appliance.serve.documents.job import run as add_documents
+from appliance.serve.library import Library
+from appliance.serve.requests import read_chat
 from appliance.serve.review import list_feedback, read_feedback
 
 LEAVE = "Every employee has thirty days of leave. Leave must be asked for two weeks ahead."
@@ -209,3 +214,56 @@ def test_beyond_this_machine_it_is_https_with_the_sites_own_certificate(tmp_path
         assert answer.json()["data"][0]["id"] == support.NAME
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{here}/health", trust_env=False)
+
+
+def test_adapters_of_one_base_are_chosen_by_name(tmp_path: Path) -> None:
+    home = support.new_home(tmp_path / "home")
+    support.add_model(home, "base-f16", support.gguf(False), parent="base", facts={"type": "F16"})
+    for number, path in enumerate(support.adapters()):
+        facts = {"proof": {"base": "base"}}
+        support.add_model(
+            home, f"ward-{number}-lora", path, kind="lora", parent=f"ward-{number}", facts=facts
+        )
+    with pytest.raises(GateFailed, match="ward-0, which ward-0-lora was made from, has no report"):
+        choose(home, "ward-0-lora", gated=True)
+    drawn = support.ENDLESS | {"max_tokens": 12}
+    names = ["base-f16", "ward-0-lora", "ward-1-lora"]
+    with support.endpoint(home, models=names, threads=1, slots=2, cache="off", ungated=True) as (
+        job,
+        url,
+        key,
+    ):
+        here = Site(home=home, url=url, job=job)
+        assert len(support.processes(job)) == 2  # the gateway and one engine for all three
+        said = [
+            [here.ask(key, "a bed", model=name, **drawn).json()["choices"] for name in names]
+            for _ in range(3)
+        ]
+    assert said[0] == said[1] == said[2]
+    texts = [choices[0]["message"]["content"] for choices in said[0]]
+    assert len(set(texts)) == 3, texts
+
+
+def test_documents_that_change_are_read_again(site: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "hours"
+    folder.mkdir()
+    (folder / "hours.txt").write_text("The clinic opens at eight.")
+    work = site.home.jobs / "hours"
+    work.mkdir()
+    job = Job(id="hours", kind="docs", folder=work, home=site.home, who="tests")
+    add_documents({"folder": str(folder), "collection": "hours"}, job)
+    library = Library(home=site.home)
+    assert library.refresh("serve", "tests") == []
+    (folder / "hours.txt").write_text("The clinic opens at nine since Monday.")
+    assert library.refresh("serve", "tests") == ["hours"]
+    grant = keys.Grant(id="k", name="k", collections=("hours",))
+    ask = read_chat(
+        {"model": "m", "messages": [{"role": "user", "content": "When does the clinic open?"}]}
+        | {"collections": ["hours"]},
+        most_tokens=5,
+    )
+    found = asyncio.run(library.ground(grant, ask))
+    assert "nine since Monday" in found.ask.messages[0]["content"]
+    told = library.closing('It opens "at nine since Monday" [1]. Parking is free.', found.passages)
+    assert told["citations"][0]["verified"] and told["unsupported"] == ["Parking is free."]
+    assert not library.closing('It opens "at ten" [1].', found.passages)["citations"][0]["verified"]

@@ -47,6 +47,21 @@ def test_an_open_request_counts_until_it_ends() -> None:
     assert (stats.active, stats.requests) == (0, 1)
 
 
+def test_a_request_waits_until_its_first_text() -> None:
+    now = [0.0]
+    stats = Stats(clock=lambda: now[0])
+    with stats.waiting() as first:
+        now[0] = 0.5
+        assert stats.queued == 1
+        first()
+        now[0] = 2.0
+        first()
+        assert stats.queued == 0
+    with pytest.raises(RuntimeError), stats.waiting():
+        raise RuntimeError
+    assert stats.queued == 0 and list(stats.firsts) == [0.5]
+
+
 def test_energy_is_measured_where_the_processor_tells(tmp_path: Path) -> None:
     (tmp_path / "max_energy_range_uj").write_text("1000000000\n")
     counter = tmp_path / "energy_uj"

@@ -19,7 +19,7 @@ from appliance.core.home import Home
 from appliance.core.job import Job
 from appliance.serve.documents import index
 from appliance.serve.documents.collections import check_collection, index_path
-from appliance.serve.documents.embedding import local_embedder
+from appliance.serve.documents.embedding import Embedder, local_embedder
 from appliance.serve.documents.indexing import Indexed, check_folder, source, stale, update
 
 NO_EMBEDDER = "none"
@@ -61,8 +61,10 @@ def _now_and_then(job: Job) -> Callable[[str, int, int], None]:
     return say
 
 
-def refresh(home: Home, collection: str, *, job: str, who: str) -> Indexed | None:
-    """Index again what changed in a collection's folder, with the embedder it has; None: nothing did.
+def refresh(
+    home: Home, collection: str, *, job: str, who: str, embedder: Embedder | None = None
+) -> Indexed | None:
+    """Index again what changed in a collection's folder; None: nothing did, or it needs another embedder.
 
     For whoever serves answers, in a thread that lasts: a look costs one `stat` a file.
 
@@ -73,8 +75,9 @@ def refresh(home: Home, collection: str, *, job: str, who: str) -> Indexed | Non
     if folder is None or not stale(home, collection):
         return None
     name = chosen_embedder(home, collection, None)
-    with local_embedder(home, name) if name else nullcontext() as embedder:
-        return update(home, collection, folder, job=job, who=who, embedder=embedder)
+    if name and (embedder is None or embedder.name != name):
+        return None
+    return update(home, collection, folder, job=job, who=who, embedder=embedder if name else None)
 
 
 def chosen_embedder(home: Home, collection: str, asked: str | None) -> str:
