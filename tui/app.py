@@ -19,6 +19,7 @@ from textual.screen import Screen
 
 from appliance.core.errors import ApplianceError
 from tui.commands import Commands
+from tui.screens.feedback import FeedbackScreen
 from tui.screens.frame import Framed
 from tui.screens.home import HomeScreen
 from tui.screens.jobs import JobsScreen
@@ -29,11 +30,16 @@ from tui.session import Session
 
 
 class Cloister(App[None]):
-    """Three screens over one session."""
+    """Four screens over one session."""
 
     CSS_PATH = "app.tcss"
     TITLE = "Cloister"
-    MODES = {"home": HomeScreen, "jobs": JobsScreen, "models": ModelsScreen}  # noqa: RUF012
+    MODES = {  # noqa: RUF012
+        "home": HomeScreen,
+        "jobs": JobsScreen,
+        "models": ModelsScreen,
+        "feedback": FeedbackScreen,
+    }
     DEFAULT_MODE = "home"
     COMMANDS = {Commands}  # noqa: RUF012
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (80, "-normal"), (120, "-wide")]  # noqa: RUF012
@@ -42,6 +48,7 @@ class Cloister(App[None]):
         Binding("1", "mode('home')", "Home", show=False),
         Binding("2", "mode('jobs')", "Jobs", show=False),
         Binding("3", "mode('models')", "Models", show=False),
+        Binding("4", "mode('feedback')", "Feedback", show=False),
         Binding("colon", "command_palette", "Command", key_display=":"),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "leave", "Leave"),

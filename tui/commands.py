@@ -32,6 +32,7 @@ FIXED = (
     Entry(words="home", help="Next step, machine, newest jobs", action="mode", target="home"),
     Entry(words="job list", help="What runs and what ran", action="mode", target="jobs"),
     Entry(words="model list", help="Bases, adapters, GGUF files", action="mode", target="models"),
+    Entry(words="feedback list", help="What people said of answers", action="mode", target="feedback"),
     Entry(
         words="model import demo",
         help="Enter the small base that is shipped",

@@ -71,3 +71,11 @@ class Planned(Message):
     def __init__(self, deed: Deed, text: str) -> None:
         self.deed, self.text = deed, text
         super().__init__()
+
+
+class Read(Message):
+    """Words to be shown, read by a worker."""
+
+    def __init__(self, title: str, text: str) -> None:
+        self.title, self.text = title, text
+        super().__init__()

@@ -12,11 +12,11 @@ import typer
 from tui.cli.face import Face, command
 
 if TYPE_CHECKING:
-    from appliance.serve.review import Exported, Feedback
+    from appliance.serve.review import Exported, Feedback, Words
 
 app = typer.Typer(help="What people said of answers: review it, then learn from it.", no_args_is_help=True)
 Ids = Annotated[list[str], typer.Argument(help="Ids of feedback, as `feedback list` shows them.")]
-_THUMBS = {1: "up", -1: "down", None: "-"}
+THUMBS = {1: "up", -1: "down", None: "-"}
 _MODEL_WIDTH = 18  # so that the table has 80 columns
 
 
@@ -36,7 +36,7 @@ def list_(
                 each.id,
                 each.created[:16].replace("T", " "),
                 each.model if len(each.model) <= _MODEL_WIDTH else each.model[: _MODEL_WIDTH - 1] + "~",
-                _THUMBS[each.thumb],
+                THUMBS[each.thumb],
                 _marks(each) or "-",
                 "yes" if each.corrected else "-",
                 each.state,
@@ -57,18 +57,28 @@ def show(face: Face, feedback_id: Annotated[str, typer.Argument(metavar="ID")]) 
     from tui import session_feedback
 
     said, words = session_feedback.read_feedback(face.session, feedback_id)
-    face.say(f"{said.id}  {said.state}  given {said.created[:16].replace('T', ' ')}")
-    face.say(f"model {said.model}, key {said.key}, thumb {_THUMBS[said.thumb]}")
-    for name, mark in said.ratings.items():
-        face.say(f"{name}: {mark} of 5")
-    for message in words.messages:
-        _block(face, message["role"], message["content"])
-    _block(face, "answer", words.text)
-    for passage in words.passages:
-        _block(face, f"from {passage.get('address', '?')}", str(passage.get("quote", "")))
-    if words.correction is not None:
-        _block(face, "should have been", words.correction)
+    for line in words_lines(said, words):
+        face.say(line)
     face.result(asdict(said) | {"words": asdict(words)})
+
+
+def words_lines(said: Feedback, words: Words) -> list[str]:
+    """Question, answer and what was said of it, as lines; record text."""
+    lines = [
+        f"{said.id}  {said.state}  given {said.created[:16].replace('T', ' ')}",
+        f"model {said.model}, key {said.key}, thumb {THUMBS[said.thumb]}",
+        *(f"{name}: {mark} of 5" for name, mark in said.ratings.items()),
+    ]
+    blocks = [(message["role"], message["content"]) for message in words.messages]
+    blocks.append(("answer", words.text))
+    blocks += [
+        (f"from {passage.get('address', '?')}", str(passage.get("quote", ""))) for passage in words.passages
+    ]
+    if words.correction is not None:
+        blocks.append(("should have been", words.correction))
+    for title, text in blocks:
+        lines += ["", f"[{title}]", *_plain(text).splitlines()]
+    return lines
 
 
 @command(app)
@@ -129,12 +139,6 @@ def _judge(face: Face, ids: list[str], *, accept: bool) -> None:
     word = "accepted" if accept else "rejected"
     face.say(f"{len(ids)} {word}." + (" Next: cloister feedback export FILE.jsonl" if accept else ""))
     face.result({"ids": ids, "state": word})
-
-
-def _block(face: Face, title: str, text: str) -> None:
-    face.say("")
-    face.say(f"[{title}]")
-    face.say(_plain(text))
 
 
 def _plain(text: str) -> str:

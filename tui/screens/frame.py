@@ -77,7 +77,7 @@ class Framed(Screen[None]):
             lines.append(f"{shown:<9} {what}" + (f" (not now: {reason})" if reason else ""))
         screens = ", ".join(f"{key} {name}" for key, _, name in SCREENS)
         lines += [
-            f"{'1 2 3':<9} Screens: {screens}",
+            f"{'1 2 3 4':<9} Screens: {screens}",
             f"{'tab':<9} Next part; arrows and page keys move in it",
         ]
         return "\n".join([*lines, "", self.HELP])

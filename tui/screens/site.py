@@ -1,4 +1,4 @@
-"""One look at the site through the door, as plain values for Home, Jobs and Models."""
+"""One look at the site through the door, as plain values for the screens."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 from appliance.data.store import Dataset
 from appliance.models.registry import Model
 from appliance.ops.jobs import JobView
+from appliance.serve.review import Feedback
 from tui.screens.story import clock, length, seconds
 from tui.session import Session
+from tui.session_feedback import list_feedback
 from tui.steps import NextStep, next_step
 
 LIVE = ("running", "waiting")
@@ -48,6 +50,7 @@ class SiteView:
     passed: dict[str, bool]
     accuracy: dict[str, float]
     budgets: tuple[str, ...]
+    feedback: tuple[Feedback, ...] = ()
 
 
 def look(session: Session, now: float, limit: int) -> SiteView:
@@ -63,6 +66,7 @@ def look(session: Session, now: float, limit: int) -> SiteView:
         passed={report["model"]: bool(report["passed"]) for report in reversed(reports)},
         accuracy=accuracies(reports),
         budgets=tuple(session.budget_names()),
+        feedback=tuple(list_feedback(session)),
     )
 
 

@@ -7,7 +7,12 @@ from pathlib import Path
 from textual.content import Content
 from textual.widgets import Static
 
-SCREENS = (("1", "home", "Home"), ("2", "jobs", "Jobs"), ("3", "models", "Models"))
+SCREENS = (
+    ("1", "home", "Home"),
+    ("2", "jobs", "Jobs"),
+    ("3", "models", "Models"),
+    ("4", "feedback", "Feedback"),
+)
 
 
 def title_text(site: str, crumbs: list[str], who: str, width: int) -> str:
