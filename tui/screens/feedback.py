@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import DataTable
 
+from appliance.serve.feedback import RATINGS
 from appliance.serve.review import Feedback
 from tui import session_feedback
 from tui.cli.feedback import THUMBS, words_lines
@@ -85,6 +86,6 @@ class FeedbackScreen(Listing):
 def cells(said: Feedback) -> tuple[str, ...]:
     """One row; the model's name gives way."""
     model = said.model if len(said.model) <= 20 else said.model[:18] + ".."
-    marks = " ".join(str(mark) for mark in said.ratings.values()) or "-"
+    marks = " ".join(str(said.ratings.get(name, "-")) for name in RATINGS) if said.ratings else "-"
     corrected = "yes" if said.corrected else "-"
     return (said.created[:16].replace("T", " "), model, THUMBS[said.thumb], marks, corrected, said.state)
