@@ -10,7 +10,7 @@ from appliance.core.errors import ModelRejected
 from appliance.models.task import KINDS, task_from
 from quantize import worker
 from quantize.header import read_gguf
-from quantize.kernel import TYPE_NAMES, try_adapter, try_file
+from quantize.kernel import TYPE_NAMES, try_adapter, try_embedder, try_file
 
 _PATIENCE, _SPEED = 120, 20e6  # seconds, and bytes a second of a slow disk and one core
 _LONGEST_TASK = 100_000  # bytes; it goes into the registry
@@ -20,7 +20,8 @@ _MEMORY = 4_000_000_000  # of Python, libraries and a small context; the file's 
 def check_gguf(path: Path) -> dict[str, Any]:
     """Check a GGUF that someone else made: its header here, then a trial in a child process.
 
-    Returns facts for its registry entry. It is sound and can be served; nothing proves what it is.
+    Returns facts for its registry entry. It is sound and can be served; nothing proves what it is. A
+    file with a pooling and without a chat template is an embedding model (`embeds`: its width).
 
     Raises:
         ModelRejected: the header is unsound, it has no usable chat template, or it is not a model.
@@ -29,15 +30,17 @@ def check_gguf(path: Path) -> dict[str, Any]:
     header = read_gguf(path)
     if header.values.get("general.type") == "adapter":
         raise ModelRejected(f"{path.name} is an adapter, not a model.", "Import the base that it belongs to.")
+    arch = header.values["general.architecture"]
+    embeds = f"{arch}.pooling_type" in header.values and "tokenizer.chat_template" not in header.values
     seen = worker.run(
-        try_file,
+        try_embedder if embeds else try_file,
         doing=f"Opening {path.name} in llama.cpp",
         **_limits(path),
         file=str(path),
     )
     return {
         "type": TYPE_NAMES.get(header.values.get("general.file_type", -1), "other"),
-        "architecture": header.values["general.architecture"],
+        "architecture": arch,
         "parameters": header.parameters,
         "bits_per_weight": round(header.bits_per_weight, 3),
         "histogram": header.histogram,
@@ -45,6 +48,7 @@ def check_gguf(path: Path) -> dict[str, Any]:
         "task": _task(header.values.get("cloister.task")),
         "privacy": None,
         "proof": None,
+        **({"embeds": seen["embeds"]} if embeds else {}),
     }
 
 

@@ -165,6 +165,23 @@ def try_file(file: str) -> dict[str, int]:
         return {"context": llama.n_context_train}
 
 
+def try_embedder(file: str) -> dict[str, int]:
+    """Open `file` as an embedding model and embed a text: {"context", "embeds": numbers in a vector}.
+
+    Raises:
+        ModelRejected, EngineFailed: any of that cannot be done.
+    """
+    # Here, since the children that quantise need nothing of serving.
+    from appliance.serve.documents.embedding import vector_of
+    from appliance.serve.embedding import read_form
+
+    with LlamaFile(file, context=512, check=True, pooling=read_form(Path(file)).pooling) as llama:
+        vector = vector_of(llama, "Is there a bed free on ward 3?")
+        if not np.isfinite(vector).all() or not vector.any():
+            raise ModelRejected(f"{Path(file).name} does not compute.", "Its weights are damaged.")
+        return {"context": llama.n_context_train, "embeds": len(vector)}
+
+
 def try_adapter(file: str, adapter: str) -> None:
     """Compute with the adapter GGUF `adapter` on the model `file`.
 

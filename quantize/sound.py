@@ -65,6 +65,7 @@ _FLOATS = {
 }
 _ROPE_SCALING = ("none", "linear", "yarn", "longrope")  # another makes llama.cpp abort
 _TEXTS = ("general.architecture", "general.type", "general.name", "adapter.type")
+_POOLINGS = 3  # mean, cls, last; with 4 the file scores pairs of texts
 _NEEDED = ("context_length", "embedding_length", "block_count")
 _NEEDED_HERE = ("feed_forward_length", "attention.head_count", "attention.layer_norm_rms_epsilon")
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -120,7 +121,7 @@ def check(values: dict[str, Any], raw: Raw, tensors: Tensors) -> None:
     said = {
         key.removeprefix(f"{arch}."): value for key, value in values.items() if key.startswith(f"{arch}.")
     }
-    _check_numbers(arch, said, raw)
+    _check_numbers(arch, said, raw, pooled="tokenizer.chat_template" not in values)
     _check_heads(arch, said, raw)
     tokens = sound_vocabulary.check(values, raw)
     _check_tensors(arch, said, tensors, tokens)
@@ -133,7 +134,7 @@ def _kind(raw: Raw, key: str, *kinds: int) -> None:
         raise ValueError(f"{key} has the type {raw.kinds[key]}, not {kinds}")
 
 
-def _check_numbers(arch: str, said: dict[str, Any], raw: Raw) -> None:
+def _check_numbers(arch: str, said: dict[str, Any], raw: Raw, *, pooled: bool) -> None:
     needed = (*_NEEDED, *_NEEDED_HERE) if arch in ARCHITECTURES else _NEEDED
     for name in needed:
         if f"{arch}.{name}" not in raw.kinds:
@@ -150,6 +151,8 @@ def _check_numbers(arch: str, said: dict[str, Any], raw: Raw) -> None:
             if items.min() < 0 or items.max() > most:
                 raise ValueError(f"{key} goes from {items.min()} to {items.max()}")
             continue
+        if name == "pooling_type" and pooled:
+            most = _POOLINGS  # an embedding model; nothing else is done with a file without a template
         _kind(raw, key, UINT32)
         if not least <= said.get(name, least) <= most:
             raise ValueError(f"{key} is {said[name]}")

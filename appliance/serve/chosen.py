@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.core.db import reading
-from appliance.core.errors import GateFailed, ModelRejected, NotFound
+from appliance.core.errors import ConfigWrong, GateFailed, ModelRejected, NotFound
 from appliance.core.home import Home
 from appliance.models import registry
 from appliance.models.registry import Model
@@ -37,10 +37,16 @@ def choose(home: Home, name: str, *, gated: bool) -> Chosen:
 
     Raises:
         NotFound: no such model, or no file of it. GateFailed: none that may be served.
+        ConfigWrong: it is an embedding model.
     """
     entry = registry.get(home, name)
     if entry.kind == "lora":
         return _on_base(home, entry, gated=gated)
+    if entry.facts.get("embeds"):
+        raise ConfigWrong(
+            f"{name} makes vectors and answers nothing.",
+            f"Serve another model with it: cloister serve MODEL --embed {name}.",
+        )
     files = [entry] if entry.kind == "gguf" else _files_of(home, name)
     if not files:
         raise NotFound(f"{name} has no GGUF file yet.", f"Make one: cloister quantize {name}.")

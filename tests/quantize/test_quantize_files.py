@@ -14,10 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGUFReader, GGUFValueType, GGUFWriter, PoolingType
 from quantize_support import make_model
 
 from appliance.core.errors import ConfigWrong, EngineFailed, ModelRejected, NotFound
+from appliance.core.home import open_home
+from appliance.models import importing
 from appliance.models.llama import LlamaFile
+from appliance.serve.chosen import choose
 from quantize import worker
 from quantize.convert import convert
 from quantize.foreign import check_gguf
@@ -128,6 +132,29 @@ def test_a_foreign_file_without_template_or_with_odd_task_is_refused(f16: Path, 
         convert(open_checkpoint(f16.parent / "base"), odd, "F16", name="odd", facts={"cloister.task": text})
         with pytest.raises(ModelRejected, match=r"cloister\.task cannot be read"):
             check_gguf(odd)
+
+
+def test_a_foreign_embedding_model_is_tried_as_one(f16: Path, tmp_path: Path) -> None:
+    reader, file = GGUFReader(f16), tmp_path / "embed.gguf"
+    writer = GGUFWriter(file, "llama")
+    for name, field in reader.fields.items():
+        if not name.startswith(("GGUF.", "general.architecture", "tokenizer.chat_template")):
+            inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+            writer.add_key_value(name, field.contents(), field.types[0], sub_type=inner)
+    writer.add_pooling_type(PoolingType.MEAN)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    width = next(tensor.shape[0] for tensor in reader.tensors if tensor.name == "token_embd.weight")
+    facts = check_gguf(file)
+    assert facts["embeds"] == width and facts["task"] is None
+    home = open_home(tmp_path / "home")
+    importing.import_gguf(home, file, "vectors", check=check_gguf, who="tests")
+    with pytest.raises(ConfigWrong, match="makes vectors and answers nothing"):
+        choose(home, "vectors", gated=False)
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(f16: Path, tmp_path: Path) -> None:

@@ -64,11 +64,16 @@ def local_embedder(home: Home, name: str) -> Iterator[Embedder]:
     model = registry.intact(home, name)[0]
     with LlamaFile(model.path, context=_CONTEXT, pooling=read_form(model.path).pooling) as file:
         yield Embedder(
-            name=name, id=known, embed=lambda texts: np.stack([_vector(file, text) for text in texts])
+            name=name, id=known, embed=lambda texts: np.stack([vector_of(file, text) for text in texts])
         )
 
 
-def _vector(file: LlamaFile, text: str) -> np.ndarray:
+def vector_of(file: LlamaFile, text: str) -> np.ndarray:
+    """The vector of `text`, float32 [width], by a file that was opened with `pooling`.
+
+    Raises:
+        EngineFailed: there is none.
+    """
     import numpy as np
 
     from appliance.models.llama import library
