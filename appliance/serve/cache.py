@@ -47,6 +47,7 @@ class Answer:
             text=self.text,
             finish=self.finish,
             prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
         )
         return [Part(piece=piece, label=self.label)]

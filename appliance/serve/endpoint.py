@@ -140,7 +140,7 @@ class Endpoint:
         """From the cache, or from a model; the last part with what we say of the answer."""
         way = self._way(grant, ask)
         grounded, version = ask, ""
-        passages: tuple[Passage, ...] = ()
+        passages: tuple[Passage, ...] | None = None
         if ask.collections:
             if way.offer.task is not None and way.offer.task.kind == "label" and ask.form in (None, "label"):
                 raise Refused("This model answers with labels, not from documents.", param="collections")
@@ -238,11 +238,11 @@ class Endpoint:
             near=self.cache.near,
         )
 
-    def _told(self, way: Way, text: str, passages: Sequence[Passage]) -> dict[str, Any]:
+    def _told(self, way: Way, text: str, passages: Sequence[Passage] | None) -> dict[str, Any]:
         told: dict[str, Any] = {}
         if way.choice is not None:
             told["route"] = {"model": way.offer.name, "reason": way.choice.reason}
-        if passages:
+        if passages is not None:
             told |= self.library.closing(text, passages)
         return told
 

@@ -56,17 +56,20 @@ def _no_constant(name: str) -> None:
 
 
 class Failures:
-    """Counts errors and puts each into OpenAI's shape."""
+    """Puts errors into OpenAI's shape; counts what was refused to a client and what failed here."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.refused = self.failed = 0
 
     def answer(self, problem: Exception) -> JSONResponse:
         """The answer to a failure. Nothing of the request is in it or in the log."""
         if isinstance(problem, ClientDisconnect):
             return JSONResponse({}, 400)  # nobody reads it
-        self.count += 1
         shown = _shown(problem)
+        if shown.status < 500:
+            self.refused += 1
+        else:
+            self.failed += 1
         headers = {"www-authenticate": "Bearer"} if shown.status == 401 else {}
         if shown.retry_after is not None:
             headers["retry-after"] = str(shown.retry_after)

@@ -16,7 +16,7 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from appliance.serve.feedback import sweep
 from appliance.serve.gateway import make_app
 from appliance.serve.http import Failures
 from appliance.serve.library import Library
-from appliance.serve.listen import check_tls, is_loopback, open_port, url_of
+from appliance.serve.listen import check_tls, is_here, is_loopback, open_port, url_of
 from appliance.serve.neighbours import job_on
 from appliance.serve.opening import (
     check_cache,
@@ -90,7 +90,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
             embedder_name=spec.get("embed") or "",
             limits=Limits(tokens=int(spec.get("max_tokens") or Limits.tokens)),
         )
-        note(job, chosen, url_of(listener, tls=tls is not None), ungated=bool(spec.get("ungated")))
+        note(job, chosen, _url(listener, tls), ungated=bool(spec.get("ungated")))
         ring = held.enter_context(closing(KeyRing(job.home)))
         return asyncio.run(_Running(spec, job, endpoint, tls).run(listener, ring))
 
@@ -103,6 +103,7 @@ class _Tls:
     key: str
     ca: str | None = None
     fingerprint: str | None = None
+    name: str = field(default_factory=socket.gethostname)
 
 
 def _tls(spec: dict[str, Any], job: Job, host: str) -> _Tls | None:
@@ -115,8 +116,16 @@ def _tls(spec: dict[str, Any], job: Job, host: str) -> _Tls | None:
         return None
     made = site_certificate(job.home, host, who=job.who)
     return _Tls(
-        certificate=str(made.certificate), key=str(made.key), ca=str(made.ca), fingerprint=made.fingerprint
+        certificate=str(made.certificate),
+        key=str(made.key),
+        ca=str(made.ca),
+        fingerprint=made.fingerprint,
+        name=next((name for name in made.names if not is_here(name)), "localhost"),
     )
+
+
+def _url(listener: socket.socket, tls: _Tls | None) -> str:
+    return url_of(listener, tls=tls is not None, name="localhost" if tls is None else tls.name)
 
 
 class _Running:
@@ -183,7 +192,7 @@ class _Running:
             await asyncio.sleep(0.01)
         self._job.emit(
             "ready",
-            url=url_of(listener, tls=tls is not None),
+            url=_url(listener, tls),
             model=self._names()[0],
             models=self._names(),
             engine=self._engine_name(),
@@ -203,7 +212,13 @@ class _Running:
         said = -1
         while True:
             stats = self._endpoint.stats
-            count = stats.requests + self._failures.count + stats.active + self._endpoint.house.restarts
+            count = (
+                stats.requests
+                + self._failures.failed
+                + self._failures.refused
+                + stats.active
+                + self._endpoint.house.restarts
+            )
             if count != said:
                 said = count
                 self._job.progress("serving", stats.requests, max(stats.requests, 1), **self._facts())
@@ -231,13 +246,15 @@ class _Running:
             "model": self._names()[0],
             "engine": self._engine_name(),
             "engines": engines,
+            "names": list(dict.fromkeys(offer.file for offer in here.house.offers)),
             "restarts": here.house.restarts,
             "rss_mb": _memory(),
             "documents": here.library.search,
             **here.stats.facts(),
             **{f"cache_{name}": kept[name] for name in ("hits", "near_hits", "misses") if kept},
             **({"tokens_saved": kept["tokens_saved"]} if kept else {}),
-            "errors": self._failures.count,
+            "errors": self._failures.failed,
+            "refused": self._failures.refused,
             **self._meter.facts(here.stats.requests),
         }
 

@@ -60,9 +60,22 @@ def is_loopback(host: str) -> bool:
         ) from None
 
 
-def url_of(listener: socket.socket, *, tls: bool) -> str:
-    """The address of the endpoint on `listener`; the API is below /v1."""
+def is_here(name: str) -> bool:
+    """Whether a certificate's name means this machine only to itself."""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+
+
+def url_of(listener: socket.socket, *, tls: bool, name: str = "") -> str:
+    """The address of the endpoint on `listener`; the API is below /v1.
+
+    `name` stands for "all addresses of this machine", which is nothing that a client can ask for.
+    """
     host, port = listener.getsockname()[:2]
+    if name and ipaddress.ip_address(host).is_unspecified:
+        host = name
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 

@@ -12,7 +12,8 @@ from prometheus_client.registry import Collector
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _COUNTERS = {
     "requests": "Requests that were let in.",
-    "errors": "Requests that ended in an error.",
+    "errors": "Requests that failed here (status 500 and above).",
+    "refused": "Requests that were refused (status 400 to 499).",
     "prompt_tokens": "Tokens read.",
     "tokens": "Tokens written.",
     "restarts": "Engines started again after a failure.",

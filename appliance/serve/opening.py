@@ -80,13 +80,15 @@ def open_house(spec: dict[str, Any], job: Job, chosen: Sequence[Chosen], held: E
         for one in {one.name: one for one in chosen}.values()
     ]
 
+    contexts = {name: _context(spec, name, header) for name, header in headers.items()}
+
     def engine(name: str) -> Callable[[], Engine]:
         return lambda: pick_engine(
             spec.get("engine") or "auto",
             paths[name],
             adapters=[paths[adapter] for adapter in adapters[name]],
             folder=job.folder / "engine" / name,
-            context=min(headers[name].context, int(spec.get("context") or DEFAULT_CONTEXT)),
+            context=contexts[name],
             slots=int(spec.get("slots") or DEFAULT_SLOTS),
             **_shared(spec, job),
         )
@@ -109,7 +111,10 @@ def open_embedder(spec: dict[str, Any], job: Job, held: ExitStack) -> Embedder |
     if not name:
         return None
     embedder_id(job.home, name)
-    path = _held(open_checked(registry.get(job.home, name)), held)
+    model = registry.get(job.home, name)
+    if not model.facts.get("embeds"):
+        job.log(f"{name} is no embedding model; the mean of its states stands in for one, and finds less.")
+    path = _held(open_checked(model), held)
     return pick_embedder(
         spec.get("engine") or "auto", path, folder=job.folder / "engine" / "embed", **_shared(spec, job)
     )
@@ -157,6 +162,16 @@ def note(job: Job, chosen: Sequence[Chosen], url: str, *, ungated: bool) -> None
                 url=url,
                 ungated=ungated,
             )
+
+
+def _context(spec: dict[str, Any], name: str, header: Header) -> int:
+    wanted = spec.get("context")
+    if wanted is not None and int(wanted) > header.context:
+        raise ConfigWrong(
+            f"{name} reads {header.context} tokens; a context of {wanted} is more than it was made for.",
+            f"Give --context {header.context} or less, or leave it out.",
+        )
+    return min(header.context, int(wanted or DEFAULT_CONTEXT))
 
 
 def _shared(spec: dict[str, Any], job: Job) -> dict[str, Any]:

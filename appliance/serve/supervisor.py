@@ -123,7 +123,9 @@ class Supervisor:
                 what = "was not ready in time" if code is None else f"ended ({_ending(code)})"
                 raise EngineFailed(
                     f"{self._name} {what}: {self._output.tail()}",
-                    "Memory may be short, or the file damaged; try a smaller context.",
+                    "Memory may be short, or the file damaged; try a smaller context."
+                    if self._memory is None
+                    else f"It may have {self._memory >> 20} MiB (--memory-mb), which may be too little.",
                 )
             await asyncio.sleep(0.03)
         self._problem = None

@@ -28,6 +28,7 @@ from appliance.serve.documents.job import run as add_documents
 from appliance.serve.library import Library
 from appliance.serve.requests import read_chat
 from appliance.serve.review import list_feedback, read_feedback
+from tui.cli.serve import snippet
 
 LEAVE = "Every employee has thirty days of leave. Leave must be asked for two weeks ahead."
 PARKING = "The car park opens at six. Visitors pay four euros a day."
@@ -208,7 +209,8 @@ def test_beyond_this_machine_it_is_https_with_the_sites_own_certificate(tmp_path
         ready = support.ready(home, job.id)
         assert url.startswith("https://") and len(ready["fingerprint"].replace(":", "")) == 64
         trusted = ssl.create_default_context(cafile=ready["ca"])
-        here = url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+        assert "0.0.0.0" not in url and snippet(url, "m", ready["ca"]).count(url) == 2  # noqa: S104
+        here = f"https://127.0.0.1:{url.rpartition(':')[2]}"
         headers = {"Authorization": f"Bearer {key}"}
         answer = httpx.get(f"{here}/v1/models", headers=headers, verify=trusted, trust_env=False)
         assert answer.json()["data"][0]["id"] == support.NAME

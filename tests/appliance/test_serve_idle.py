@@ -66,7 +66,7 @@ def test_facts_say_what_runs(tmp_path: Path) -> None:
             *("engine", "gpu", "slots", "context", "threads", "adapters"),
             *("asleep", "rss_mb", "prompt_tokens", "cached_tokens"),
         }
-        assert 10 < facts["rss_mb"] < 500
+        assert 10 < facts["rss_mb"] < (500 if engine.name == "native" else 4000)  # in-process: of the tests
         assert (facts["engine"], facts["slots"], facts["context"]) == (engine.name, 4, 512)
 
     for name in ("native", "in-process"):

@@ -9,13 +9,18 @@ def endpoint_lines(one: dict[str, Any]) -> list[str]:
     """What `cloister serve status` says of one endpoint; its keys are those of a serve job's progress."""
     engines = one.get("engines") or {}
     lines = [f"{one['url']}  job {one['job']}"]
+    asleep = [name for name in one.get("names") or [] if name not in engines]
     for name, facts in engines.items():
-        where = f"GPU: {facts['gpu']}" if facts.get("gpu") else f"CPU, {facts.get('threads')} threads"
-        state = "asleep" if facts.get("asleep") else f"{facts.get('slots')} slots"
+        count = facts.get("threads")
+        where = f"GPU: {facts['gpu']}" if facts.get("gpu") else f"CPU, {_many(count, 'thread')}"
+        state = "asleep" if facts.get("asleep") else _many(facts.get("slots"), "slot")
+        state = f"vectors of {facts['width']}" if "width" in facts else state
         lines.append(f"  {name}: {facts['engine']}, {where}, {state}, {facts.get('context')} tokens")
+    if asleep:
+        lines.append(f"  not in memory: {', '.join(asleep)}")
     lines.append(
         f"  requests {one['requests']:,}   open {one['active']:,}   waiting {one.get('queued') or 0:,}"
-        f"   errors {one['errors']:,}   restarts {one['restarts']:,}"
+        f"   refused {one.get('refused') or 0:,}   failed {one['errors']:,}   restarts {one['restarts']:,}"
     )
     p50, p95 = one.get("first_token_p50_ms"), one.get("first_token_p95_ms")
     first = "-" if p50 is None else f"{p50:,.0f} ms (median), {p95:,.0f} ms (95 %)"
@@ -24,7 +29,10 @@ def endpoint_lines(one: dict[str, Any]) -> list[str]:
         asked = one["cache_hits"] + one["cache_misses"]
         share = one["cache_hits"] / asked if asked else 0.0
         saved = one["tokens_saved"]
-        lines.append(f"  cache {one['cache_hits']:,} of {asked:,} ({share:.0%})   spared {saved:,} tokens")
+        near = f", {one['cache_near_hits']:,} in other words" if one.get("cache_near_hits") else ""
+        lines.append(
+            f"  cache {one['cache_hits']:,} of {asked:,} ({share:.0%}{near})   spared {saved:,} tokens"
+        )
     if one.get("documents"):
         lines.append(f"  documents are searched by {one['documents']}; they are not protected by DP")
     lines += [f"  {route}: {count:,}" for route, count in (one.get("routes") or {}).items()]
@@ -36,3 +44,7 @@ def endpoint_lines(one: dict[str, Any]) -> list[str]:
         lines.append(f"  cost {one['cost']:.6f} in all, {one['cost_per_query']:.8f} a query")
     lines.append(f"  memory {one['rss_mb']:,.0f} MiB, gateway and engines")
     return lines
+
+
+def _many(count: int | None, noun: str) -> str:
+    return f"{count or 0} {noun}" if count == 1 else f"{count or 0} {noun}s"

@@ -137,7 +137,7 @@ class Face:
                 lines.show(event)
                 if event["event"] == until:
                     lines.close()
-                    return job
+                    return self.session.job(job_id)  # the look above may be older than the event
             if job.state not in ("running", "waiting"):
                 lines.close()
                 return job

@@ -14,12 +14,18 @@ from tui.cli.endpoint_lines import endpoint_lines
 from tui.cli.face import Face, command
 
 _SNIPPET = """\
-  curl {trust}{url}/v1/chat/completions -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
+  export KEY=clo_...        # an API key: cloister key new --for NAME
+
+  curl {trust}{url}/v1/chat/completions \\
+    -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
     -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
 
-  {imports}from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key=KEY{http})
-  client.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "Hello"}}])
+  import os{imports}
+  from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key=os.environ["KEY"]{http})
+  messages = [{{"role": "user", "content": "Hello"}}]
+  answer = client.chat.completions.create(model="{model}", messages=messages)
+  print(answer.choices[0].message.content)
 """
 
 
@@ -44,8 +50,12 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8080,
     engine: Annotated[str, typer.Option(help="auto, native (llama-server) or in-process.")] = "auto",
     context: Annotated[
-        int, typer.Option(help="Tokens that one request may fill, prompt and answer.", min=64)
-    ] = 4096,
+        int | None,
+        typer.Option(
+            help="Tokens that one request may fill, prompt and answer; else 4096, or what the model reads.",
+            min=64,
+        ),
+    ] = None,
     slots: Annotated[int, typer.Option(help="Requests answered at once by each model.", min=1, max=64)] = 4,
     system: Annotated[
         Path | None, typer.Option(help="A file with the system message of every conversation without one.")
@@ -54,7 +64,11 @@ def serve(
         str | None, typer.Option(help="An embedding GGUF, for /v1/embeddings and the search in documents.")
     ] = None,
     cache: Annotated[
-        str, typer.Option(help="Answers kept for the same question: off, exact, or near (other wording).")
+        str,
+        typer.Option(
+            help="Answers kept for the same question of the same key: off, exact, or near (politeness, "
+            "abbreviations and number words may differ; every other word must be the same)."
+        ),
     ] = "exact",
     most_loaded: Annotated[
         int | None, typer.Option(help="Models in memory at once; the others wait on disk.", min=1)
@@ -119,8 +133,8 @@ def serve(
     if not any(key.state() == "valid" for key in face.session.api_keys()):
         face.say("There is no API key yet. Make one: cloister key new --for NAME")
     if ready.get("ca"):
-        face.say(f"Clients trust it through {ready['ca']}")
-        face.say(f"SHA-256 of its certificate: {ready['fingerprint']}")
+        face.say(f"Copy {ready['ca']} to every client: through it they trust this endpoint.")
+        face.wrap(f"Compare its SHA-256 there: {ready['fingerprint']}", "", "  ")
     face.say(snippet(ready["url"], ready["model"], ready.get("ca")))
     face.say(f"Web page: {ready['url']}/")
     face.result({"job": job_id, **told})
@@ -134,8 +148,8 @@ def serve(
 def snippet(url: str, model: str, ca: str | None) -> str:
     """What to paste to ask `model` at `url`; `ca` is the file that vouches for a site certificate."""
     trust = f"--cacert {ca} " if ca else ""
-    http = f", http_client=httpx.Client(verify=ssl.create_default_context(cafile={ca!r}))" if ca else ""
-    imports = "import httpx, ssl\n  " if ca else ""
+    http = f",\n    http_client=httpx.Client(verify=ssl.create_default_context(cafile={ca!r}))" if ca else ""
+    imports = ", ssl, httpx" if ca else ""
     return _SNIPPET.format(url=url, model=model, trust=trust, http=http, imports=imports)
 
 
