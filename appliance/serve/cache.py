@@ -15,13 +15,15 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance.serve.answers import Part
 from appliance.serve.engine import Piece
 from appliance.serve.labels import Labelled
-from appliance.serve.near import NearIndex, Question
 from appliance.serve.requests import Ask
+
+if TYPE_CHECKING:
+    from appliance.serve.near import Question
 
 MOST_BYTES = 64 << 20
 MOST_SECONDS = 3600.0
@@ -105,6 +107,8 @@ def asked(
     text = last.get("content")
     if near and last.get("role") == "user" and isinstance(text, str):
         before = [*messages[:-1], {**last, "content": None}]
+        from appliance.serve.near import Question
+
         question = Question(frame=_digest([*frame, before]), text=text)
     return Asked(key=_digest([*frame, messages]), model=model, question=question)
 
@@ -153,7 +157,11 @@ class Cache:
     ) -> None:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # least recently used first
         self._ages: OrderedDict[str, None] = OrderedDict()  # oldest first
-        self._near = NearIndex() if near else None
+        self._near = None
+        if near:
+            from appliance.serve.near import NearIndex  # numpy, 11 MB
+
+            self._near = NearIndex()
         self._most_bytes, self._most_seconds, self._clock = most_bytes, most_seconds, clock
         self._bytes = self._hits = self._near_hits = self._misses = 0
         self._prompt_tokens = self._completion_tokens = 0

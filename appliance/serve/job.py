@@ -28,7 +28,6 @@ from appliance.core.job import Job
 from appliance.security.keys import KeyRing
 from appliance.serve.admission import Admission
 from appliance.serve.cache import Cache
-from appliance.serve.certificate import site_certificate
 from appliance.serve.counts import Counts
 from appliance.serve.documents.embedding import embedder_id
 from appliance.serve.endpoint import Endpoint, Limits
@@ -114,6 +113,8 @@ def _tls(spec: dict[str, Any], job: Job, host: str) -> _Tls | None:
         return _Tls(certificate=str(certificate), key=str(key))
     if is_loopback(host):
         return None
+    from appliance.serve.certificate import site_certificate  # 8 MB, not needed on loopback
+
     made = site_certificate(job.home, host, who=job.who)
     return _Tls(
         certificate=str(made.certificate),

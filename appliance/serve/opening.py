@@ -9,8 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from appliance.core.db import transaction
 from appliance.core.errors import ConfigWrong
 from appliance.core.job import Job
@@ -122,6 +120,8 @@ def open_embedder(spec: dict[str, Any], job: Job, held: ExitStack) -> Embedder |
 
 def for_documents(embedder: Embedder, name: str, known: str) -> DocumentEmbedder:
     """The running embedder for the search in documents, which runs in threads beside this loop."""
+    import numpy as np
+
     loop = asyncio.get_running_loop()
 
     async def embed(texts: Sequence[str]) -> list[list[float]]:
@@ -131,7 +131,7 @@ def for_documents(embedder: Embedder, name: str, known: str) -> DocumentEmbedder
             [each if len(each) <= most else [*each[: most - 1], each[-1]] for each in tokens]
         )
 
-    def wait(texts: Sequence[str]) -> np.ndarray:
+    def wait(texts: Sequence[str]) -> Any:
         return np.array(asyncio.run_coroutine_threadsafe(embed(texts), loop).result(), np.float32)
 
     return DocumentEmbedder(name=name, id=known, embed=wait)

@@ -14,14 +14,15 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance.core.db import connect, reading
 from appliance.core.errors import ModelRejected, NotFound
 from appliance.core.home import Home
-from appliance.serve import router as routers
-from appliance.serve.router import Router
 from appliance.serve.split import in_b
+
+if TYPE_CHECKING:
+    from appliance.serve.router import Router
 
 SPLIT, HYBRID = "split", "hybrid"
 
@@ -135,6 +136,8 @@ def _load(home: Home, link: sqlite3.Connection) -> dict[str, Route]:
         facts, learnt = json.loads(row["facts"]), None
         if file := facts.get("router"):
             try:
+                from appliance.serve import router as routers  # numpy, where a route has learnt something
+
                 learnt = routers.load(home.routes / file["file"], file["sha256"])
             except ModelRejected as problem:
                 facts |= {"rolled_back": row["created"], "broken": problem.message}

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
-import numpy as np
-
 from appliance.core.errors import ConfigWrong
 
 LEVEL = 0.95
@@ -91,6 +89,8 @@ def fisher(a: Share, b: Share) -> float:
     """
     hits, total = a.hits + b.hits, a.of + b.of
     low, high = max(0, hits - b.of), min(hits, a.of)
+    import numpy as np  # 11 MB that an endpoint, which only counts, does without
+
     k = np.arange(low, high, dtype=np.float64)
     steps = np.log((a.of - k) * (hits - k)) - np.log((k + 1) * (total - a.of - hits + k + 1))
     logs = np.concatenate([[0.0], np.cumsum(steps)])
