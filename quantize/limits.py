@@ -74,8 +74,8 @@ def limits_with(changes: Mapping[str, Mapping[str, float]] | None, arch: str = "
     """All limits with a site's own figures, {"Q4_K_M": {"kld_mean": 0.1}}.
 
     Raises:
-        ConfigWrong: a type or figure that does not exist, a bound that is no number, or a share of
-            tokens or chats below 0.99.
+        ConfigWrong: a type or figure that does not exist, a bound that is no number or out of range, or
+            a share of tokens or chats below 0.99.
     """
     limits = _shipped(arch)
     for kind, figures in (changes or {}).items():
@@ -107,11 +107,22 @@ def _check_bound(name: str, value: Any, *, optional: bool) -> None:
         return
     if type(value) not in (int, float) or not math.isfinite(value):
         raise ConfigWrong(f"{value} is no limit for {name}.", "Give a number.")
-    if name.endswith((".tokens", ".chats")) and not _LEAST_SHARE <= value <= 1:
+    least, most = _range(name.rpartition(".")[2])
+    if not least <= value <= most:
+        raise ConfigWrong(
+            f"{name} cannot be {value:g}.",
+            f"Give a number from {least:g} to {most:g}." if most < math.inf else f"Give {least:g} or more.",
+        )
+    if name.endswith((".tokens", ".chats")) and value < _LEAST_SHARE:
         raise ConfigWrong(
             f"{name} cannot be {value:g}: with fewer equal, it is not the model.",
             f"Give a share from {_LEAST_SHARE} to 1.",
         )
+
+
+def _range(figure: str) -> tuple[float, float]:
+    """What a bound can be: shares from 0 to 1, distances and ratios from 0 on."""
+    return 0.0, 1.0 if figure.startswith("same_top") or figure in ("tokens", "chats") else math.inf
 
 
 def limits_changed(bounds: Limits, kinds: Iterable[str], arch: str) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ import importlib
 import json
 import math
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -136,11 +137,14 @@ def run(function: Callable[..., Any], /, **arguments: Any) -> Any:
     return start(function, **arguments).result()
 
 
+_DOTS = re.compile(r"\.{4,}")  # llama.cpp's progress; what follows stands in the same line
+
+
 def _last_words(output: Path) -> str:
     with output.open("rb") as stream:
         stream.seek(max(0, output.stat().st_size - _TAIL))
-        said = stream.read(_TAIL).decode("utf-8", "replace").strip().splitlines()
-    return " | ".join(said[-3:])[-500:]
+        said = _DOTS.sub("\n", stream.read(_TAIL).decode("utf-8", "replace")).splitlines()
+    return " | ".join([line.strip() for line in said if line.strip()][-3:])[-500:]
 
 
 def _error(told: dict[str, str]) -> ApplianceError:

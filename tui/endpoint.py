@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
+from appliance.security.keys import OWN_NAME
 from appliance.serve import client
 from appliance.serve.client import Reply
 from tui.session import Session, failure
@@ -23,7 +24,7 @@ class Endpoint:
         self._ungated = ungated
 
     def __enter__(self) -> Endpoint:
-        self._key_id, self._secret = self._session.new_key("this terminal")
+        self._key_id, self._secret = self._session.new_key(OWN_NAME)
         try:
             spec = {"model": self._asked, "host": "127.0.0.1", "port": 0, "ungated": self._ungated}
             self._job = self._session.start_serving(spec)

@@ -24,7 +24,8 @@ from appliance.ops import jobs
 from appliance.ops.jobs import JobView
 from appliance.security import audit, keys, usage
 from appliance.serve import routes
-from tui.steps import NextStep, next_step, step_for
+from appliance.serve.documents import collections
+from tui.steps import NextStep, next_step, step_for, step_for_untuned
 
 
 class Session:
@@ -79,6 +80,10 @@ class Session:
     def jobs(self, limit: int = 200) -> list[JobView]:
         """The newest jobs, newest first."""
         return jobs.jobs(self.home, limit)
+
+    def older_jobs(self, limit: int) -> tuple[list[JobView], int]:
+        """Of the jobs older than the newest `limit`: those that still run, and how many others there are."""
+        return jobs.older(self.home, limit)
 
     def job(self, job_id: str) -> JobView:
         """One job with its events."""
@@ -154,7 +159,10 @@ class Session:
         """What to do now that something was done to the model called `name`, or in all without one."""
         models = self.models()
         known = {model.name for model in models}
-        trained = [model for model in self.lineage(name) if model.trained] if name in known and name else []
+        chain = self.lineage(name) if name in known and name else []
+        trained = [model for model in chain if model.trained]
+        if not trained and chain and any(m.kind == "gguf" and m.parent == chain[-1].name for m in models):
+            return step_for_untuned(chain[-1].name, self.jobs(50))
         if not trained:
             return self.next_step()
         return step_for(trained[0], models, self.jobs(50), self.reports())
@@ -296,7 +304,7 @@ class Session:
 
     def import_model(self, source: Path, name: str) -> Model:
         """Import a base folder or a GGUF file, after checking it."""
-        if source.suffix == ".gguf":
+        if source.suffix.lower() == ".gguf":
             from quantize.foreign import check_gguf
 
             return importing.import_gguf(self.home, source, name, check=check_gguf, who=self.who)
@@ -317,6 +325,8 @@ class Session:
         for model in scope.get("models", ()):
             if model not in known:
                 registry.get(self.home, model)
+        for collection in scope.get("collections", ()):
+            collections.found_index(self.home, collection)
         return keys.new_key(self.home, name, self.who, **scope)
 
     def api_keys(self) -> list[keys.Key]:

@@ -53,6 +53,20 @@ def next_step(
     return step_for(adapters[-1], models, running, reports)
 
 
+def step_for_untuned(base: str, running: list[JobView]) -> NextStep:
+    """After quantising a base that was not tuned here: there is nothing of this site to judge it on."""
+    serving = next((job for job in running if job.state == "running" and job.kind == "serve"), None)
+    if serving is not None and base in serving.title:
+        return NextStep(
+            text="Ask the model.", why=f"Job {serving.id} is serving.", command=f"cloister chat {base}"
+        )
+    return NextStep(
+        text=f"Serve {base} as it is.",
+        why="It was not tuned here, so that there is no gate it could pass.",
+        command=f"cloister serve {base} --ungated",
+    )
+
+
 def step_for(
     newest: Model, models: list[Model], running: list[JobView], reports: list[dict[str, Any]]
 ) -> NextStep:

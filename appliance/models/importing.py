@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from appliance.core.errors import ConfigWrong, ModelRejected, NotFound
+from appliance.core.errors import ApplianceError, ConfigWrong, ModelRejected, NotFound
 from appliance.core.files import need_room, replacing, replacing_folder, sha256_file, sha256_folder
 from appliance.core.home import Home
 from appliance.models import registry
@@ -100,7 +100,7 @@ def import_gguf(
     path = home.models / name / f"{name}.gguf"
     with replacing(path) as draft:
         shutil.copyfile(source, draft)
-        facts = check(draft)
+        facts = _checked(check, draft, source)
         _refuse_taken(home, name, sha256_file(draft))
     return registry.add(
         home,
@@ -114,6 +114,22 @@ def import_gguf(
         ),
         who=who,
     )
+
+
+def _checked(check: Callable[[Path], dict[str, Any]], draft: Path, source: Path) -> dict[str, Any]:
+    """The facts of the copy `draft`; what is said against it names the file that the person gave."""
+    with draft.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise ModelRejected(
+                f"{source.name} is not a GGUF file.", "Point to a .gguf file or a model folder."
+            )
+    try:
+        return check(draft)
+    except ApplianceError as problem:
+        problem.message = problem.message.replace(draft.name, source.name)
+        problem.hint = problem.hint.replace(draft.name, source.name)
+        problem.args = (problem.message,)
+        raise
 
 
 def _wanted(source: Path) -> list[Path]:

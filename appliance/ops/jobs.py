@@ -137,6 +137,15 @@ def jobs(home: Home, limit: int = 200) -> list[JobView]:
     return [_view(home, row) for row in rows]
 
 
+def older(home: Home, limit: int) -> tuple[list[JobView], int]:
+    """Of the jobs older than the newest `limit`: those that run, newest first, and how many do not."""
+    with reading(home) as link:
+        rows = link.execute("SELECT * FROM jobs ORDER BY id DESC LIMIT -1 OFFSET ?", (limit,)).fetchall()
+    found = [_view(home, row) for row in rows if _alive(row["pid"], row["pid_started"])]
+    running = [job for job in found if job.state == "running"]
+    return running, len(rows) - len(running)
+
+
 def wait(home: Home, job_id: str, timeout: float = 3600.0) -> JobView:
     """Wait until a job has ended, at most `timeout` seconds."""
     limit = time.monotonic() + timeout

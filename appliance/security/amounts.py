@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from appliance.core.errors import ConfigWrong
 
-_RATE = re.compile(r"([0-9]{1,9})/([smhd])")
+_RATE = re.compile(r"([0-9]{1,9})(?:/([smhd]))?")
 _A_MINUTE = {"s": (60, 1), "m": (1, 1), "h": (1, 60), "d": (1, 1440)}
 _TOKENS = re.compile(r"([0-9]{1,12})([kM]?)(?:/d)?")
 _THOUSANDS = {"": 1, "k": 1_000, "M": 1_000_000}
@@ -16,7 +16,7 @@ _HOURS = {"h": 1, "d": 24, "w": 168}
 
 
 def read_rate(text: str) -> int:
-    """Requests a minute that "60/m", "5/s", "1000/h" or "9000/d" stand for, rounded down.
+    """Requests a minute that "60/m", "5/s", "1000/h", "9000/d" or the number alone stand for, rounded down.
 
     Raises:
         ConfigWrong: it is none of these, or less than one a minute.
@@ -24,7 +24,7 @@ def read_rate(text: str) -> int:
     found = _RATE.fullmatch(text.strip())
     if found is None:
         raise ConfigWrong(f"{_shown(text)} is not a rate.", "Write it as 60/m, 5/s or 1000/h.")
-    times, parts = _A_MINUTE[found[2]]
+    times, parts = _A_MINUTE[found[2] or "m"]
     rate = int(found[1]) * times // parts
     if rate < 1:
         raise ConfigWrong(f"{_shown(text)} is less than one request a minute.", "1/m is the least.")

@@ -25,6 +25,7 @@ from appliance.core.events import now
 from appliance.core.home import Home
 from appliance.security import audit
 
+OWN_NAME = "this terminal"  # of the keys that `chat` makes for itself and revokes at its end
 _ALPHABET = string.digits + string.ascii_letters
 _FORM = re.compile(r"clo_([0-9a-z]{8})_([0-9A-Za-z]{43})")
 _NOBODY = "0" * 64

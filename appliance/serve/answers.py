@@ -129,16 +129,24 @@ async def _text(served: Served, ask: Ask, owner: str, spend: Spend) -> AsyncGene
         prompt, settings, owner=owner, shared=_shared(served, prompt), adapter=served.adapter
     )
     spend(len(prompt), 0)
-    written = 0
+    said = _counted(said, spend)
     async with aclosing(said):
         pieces = _with_calls(said, ask) if ask.tools else _parts(said)
         async for part in pieces:
             text = part.piece.text.removeprefix(" ") if first else part.piece.text
             first = first and not part.piece.text
-            more = part.piece.completion_tokens - written if part.piece.finish else part.piece.tokens
+            yield replace(part, piece=replace(part.piece, text=text))
+
+
+async def _counted(pieces: AsyncGenerator[Piece, None], spend: Spend) -> AsyncGenerator[Piece, None]:
+    """The pieces; whatever becomes of them, they have been written."""
+    written = 0
+    async with aclosing(pieces):
+        async for piece in pieces:
+            more = piece.completion_tokens - written if piece.finish else piece.tokens
             written += more
             spend(0, max(0, more))
-            yield replace(part, piece=replace(part.piece, text=text))
+            yield piece
 
 
 async def _parts(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Part, None]:

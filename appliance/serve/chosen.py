@@ -121,6 +121,12 @@ def _not_passed(home: Home, name: str, files: list[Model]) -> GateFailed:
     )
     with reading(home) as link:
         row = link.execute(query, [file.name for file in files]).fetchone()
+    chain = registry.lineage(home, name)
+    if row is None and chain[-1].kind == "base" and not any(entry.trained for entry in chain):
+        return GateFailed(
+            f"{name} was not tuned here, so that there is no gate it could pass.",
+            "Serve it as it is with --ungated.",
+        )
     if row is None:
         return GateFailed(
             f"{name} has no report that lets it be served.",

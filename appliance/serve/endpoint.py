@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
@@ -27,6 +28,7 @@ from appliance.serve.requests import Ask
 from appliance.serve.routes import Choice, Route, Routes
 from appliance.serve.stats import Stats
 
+_FIGURES = re.compile(r": [0-9].*")
 _REMEMBERED = 4096  # answers whose route is known when feedback comes
 
 
@@ -241,7 +243,8 @@ class Endpoint:
     def _told(self, way: Way, text: str, passages: Sequence[Passage] | None) -> dict[str, Any]:
         told: dict[str, Any] = {}
         if way.choice is not None:
-            told["route"] = {"model": way.offer.name, "reason": way.choice.reason}
+            # Figures are of what a router learnt from records: not for everybody.
+            told["route"] = {"model": way.offer.name, "reason": _FIGURES.sub("", way.choice.reason)}
         if passages is not None:
             told |= self.library.closing(text, passages)
         return told
@@ -253,7 +256,8 @@ class Endpoint:
             answer_id,
             grant.id,
             model=way.offer.name,
-            messages=ask.messages or [{"role": "user", "content": ask.prompt}],
+            # A label model reads the last message alone.
+            messages=ask.messages[-1:] if part.label else ask.messages or _prompted(ask),
             text=text,
             passages=told.get("citations", ()),
             label=part.label is not None,
@@ -263,3 +267,7 @@ class Endpoint:
             while len(self._ways) > _REMEMBERED:
                 self._ways.popitem(last=False)
         return replace(part, extra=told | {"answer_id": answer_id})
+
+
+def _prompted(ask: Ask) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": ask.prompt}]

@@ -12,7 +12,6 @@ import json
 import secrets
 import threading
 import time
-import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +23,12 @@ from appliance.core.events import now
 from appliance.core.files import write_private
 from appliance.core.home import Home
 from appliance.security import audit
+from appliance.serve.messages import clean
 from appliance.serve.refusals import Refused
 
 RATINGS = ("correct", "complete", "clear")
 CORRECTION_CAP = 20_000  # characters
+LONGEST_ANSWER, _SHARES = 1 << 16, 8  # bytes of one answer with its question; keys that fit beside each other
 _KNOWN = {"answer_id", "thumb", "correction", "ratings"}
 
 
@@ -83,9 +84,13 @@ class Answers:
         content = json.dumps(words, ensure_ascii=False).encode()
         with self._lock:
             self._drop(answer_id)
-            if len(content) <= self._most_bytes:
+            if len(content) <= min(LONGEST_ANSWER, self._most_bytes):
                 self._kept[answer_id] = (self._clock(), key_id, content)
                 self._size += len(content)
+            # A key that fills more than its share loses its own oldest, not those of others.
+            own = [name for name, (_, owner, _) in self._kept.items() if owner == key_id]
+            while own[1:] and sum(len(self._kept[name][2]) for name in own) > self._most_bytes // _SHARES:
+                self._drop(own.pop(0))
             while self._size > self._most_bytes:
                 self._drop(next(iter(self._kept)))
             self._forget_old()
@@ -119,7 +124,7 @@ def read_said(body: Any) -> Said:
     if values.keys() - _KNOWN:
         raise Refused(f"Feedback may only hold {', '.join(sorted(_KNOWN))}.")
     answer = values.get("answer_id")
-    if not isinstance(answer, str) or not 0 < len(answer) <= 100:
+    if not isinstance(answer, str) or not 0 < len(answer) <= 100 or not answer.isascii():
         raise Refused("answer_id must be the id that came with the answer.", param="answer_id")
     thumb = values.get("thumb")
     if thumb is not None and (type(thumb) is not int or thumb not in (1, -1)):
@@ -216,11 +221,7 @@ def _correction(value: Any) -> str | None:
         raise Refused(
             f"correction must be text of at most {CORRECTION_CAP:,} characters.", param="correction"
         )
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Refused("correction is not valid Unicode.", param="correction") from None
-    return unicodedata.normalize("NFC", value).strip() or None
+    return clean(value, "correction").strip() or None
 
 
 def _ratings(value: Any) -> dict[str, int]:

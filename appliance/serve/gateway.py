@@ -57,7 +57,9 @@ def make_app(
         return JSONResponse(_entry(endpoint, name))
 
     async def figures(request: Request) -> ASGIApp:
-        _authorise(request, check_key)
+        if _authorise(request, check_key).models:
+            # The figures are of all keys and models; a key for some may not see the others'.
+            raise Refused("This key is for some models only.", status=403, kind="permission_error")
         return Response(metrics.page(facts()), media_type=metrics.CONTENT_TYPE)
 
     async def complete(request: Request, read: Callable[..., Ask], *, chat: bool) -> ASGIApp:
@@ -120,7 +122,9 @@ def make_app(
         Route(path, _guarded(handler, failures), methods=list(methods))
         for path, (handler, methods) in handlers.items()
     ]
-    return Starlette(routes=[*routes, *page_routes()], exception_handlers={HTTPException: no_route})
+    app = Starlette(routes=[*routes, *page_routes()], exception_handlers={HTTPException: no_route})
+    app.router.redirect_slashes = False  # it would send people where the Host header says
+    return app
 
 
 def _guarded(handler: Handler, failures: Failures) -> Handler:

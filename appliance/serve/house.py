@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from appliance.models.task import Task
 from appliance.serve.answers import Served, open_served
@@ -136,7 +137,7 @@ class House:
                     try:
                         await engine.start()
                     except BaseException:
-                        await engine.stop()
+                        await _to_its_end(engine.stop())
                         raise
                     resident.engine, resident.used = engine, time.monotonic()
             if offer.name not in resident.served:
@@ -166,4 +167,15 @@ async def _end(resident: _Resident) -> None:
         engine, resident.engine = resident.engine, None
         resident.served.clear()
         resident.restarts += engine.restarts
-        await engine.stop()
+        await _to_its_end(engine.stop())
+
+
+_endings: set[asyncio.Task[None]] = set()
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do `work` even if who asked for it goes away meanwhile: an engine half stopped would run for ever."""
+    task = asyncio.create_task(work)
+    _endings.add(task)
+    task.add_done_callback(_endings.discard)
+    await asyncio.shield(task)

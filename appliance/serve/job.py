@@ -63,7 +63,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         GateFailed: no report lets the model pass. Busy: the port is taken.
         ModelRejected: the file is not the one that was registered. EngineFailed: it does not load.
     """
-    _raise_open_files()
+    _set_limits()
     chosen = choose_all(spec, job)
     cache = check_cache(spec)
     host, port = spec.get("host") or DEFAULT_HOST, spec.get("port")
@@ -275,8 +275,9 @@ def _memory() -> float:
     return round(total / 2**20, 1)
 
 
-def _raise_open_files() -> None:
-    """As many connections as the system allows: half-open ones must not use up a low soft limit."""
+def _set_limits() -> None:
+    """As many connections as the system allows; and no core, which would hold what users asked."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

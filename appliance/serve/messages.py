@@ -20,7 +20,9 @@ ROLES = {
 }
 _FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio", "annotations"}
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_MOST_TOOLS = 32
+_MOST_TOOLS, _MOST_MESSAGES = 32, 1000
+_COMBINING = "".join(chr(code) for code in range(0x300, 0x1F000) if unicodedata.combining(chr(code)))
+_MARKS = re.compile(f"[{_COMBINING}]{{31}}")
 
 
 def read_messages(value: Any) -> tuple[Message, ...]:
@@ -31,6 +33,8 @@ def read_messages(value: Any) -> tuple[Message, ...]:
     """
     if not isinstance(value, list) or not value:
         raise Refused("messages must be a list with at least one message.", param="messages")
+    if len(value) > _MOST_MESSAGES:
+        raise Refused(f"messages may hold {_MOST_MESSAGES} messages at most.", param="messages")
     return tuple(_message(message, f"messages[{i}]") for i, message in enumerate(value))
 
 
@@ -67,13 +71,18 @@ def read_tools(value: Any, choice: Any) -> tuple[tuple[Message, ...], str]:
 def clean(value: str, param: str) -> str:
     """The NFC form of a text, as records are kept; half a surrogate pair is no text.
 
+    Sorting marks that stand one behind the other takes time by their square, so no more than 30 may:
+    the limit of the Stream-Safe Text Format, Unicode Standard Annex 15.
+
     Raises:
-        Refused: it is not valid Unicode.
+        Refused: it is not valid Unicode, or piles up marks.
     """
     try:
         value.encode()
     except UnicodeEncodeError:
         raise Refused(f"{param} is not valid Unicode.", param=param) from None
+    if not value.isascii() and _MARKS.search(value):
+        raise Refused(f"{param} has more than 30 combining marks in a row.", param=param)
     return unicodedata.normalize("NFC", value)
 
 

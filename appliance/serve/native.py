@@ -208,7 +208,8 @@ class Native:
                                 yield piece
                     return
                 except Lost as problem:
-                    if begun or last_try:
+                    # What may have killed the server is not given to it twice.
+                    if begun or last_try or settings.schema is not None:
                         raise lost() from problem
                 await asyncio.sleep(0.05)
 

@@ -13,6 +13,7 @@ import h11
 from appliance.serve.malformed import AnsweringProtocol
 
 HEADER_SECONDS, READ_SECONDS = 15.0, 60.0
+_REST_SECONDS = 1.0  # time for the answer to arrive before the connection is cut
 
 
 class PatientProtocol(AnsweringProtocol):
@@ -50,6 +51,14 @@ class PatientProtocol(AnsweringProtocol):
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+
+    def on_response_complete(self) -> None:
+        """Who still sends the body of a request that has been answered is not listened to."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self.flow.pause_reading()
+            self._unset_keepalive_if_required()
+            self._stalled = self._stalled or self.loop.call_later(_REST_SECONDS, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""

@@ -136,11 +136,12 @@ def export_records(
     """
     if kind is not None and kind not in COLUMNS:
         raise ConfigWrong(f"There is no kind of record {kind}.", f"Choose one of {', '.join(COLUMNS)}.")
-    if path.suffix != ".jsonl" or path.exists() or not path.parent.is_dir():
-        raise ConfigWrong(
-            f"{path} cannot be written: it must be a new file whose name ends in .jsonl.",
-            "Choose another name in a folder that exists.",
-        )
+    if path.suffix != ".jsonl":
+        raise ConfigWrong(f"The name {path.name} does not end in .jsonl.", "Write it like NAME.jsonl.")
+    if path.exists():
+        raise ConfigWrong(f"{path} is there already.", "Choose another name; nothing is overwritten.")
+    if not path.parent.is_dir():
+        raise ConfigWrong(f"There is no folder {path.parent}.", "Make it first, or choose another.")
     accepted = [each for each in list_feedback(home, "accepted") if model in (None, each.model)]
     found = [(each, _words(home, each.id)) for each in accepted]
     kind = kind or _only_kind([words for _, words in found])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +11,12 @@ from appliance.core.db import transaction
 from appliance.core.errors import ApplianceError, ConfigWrong, NotFound
 from appliance.core.events import now
 from appliance.core.home import Home
-from appliance.data.store import check_name
 from appliance.models import registry
 from appliance.security import audit
 from appliance.serve.routes import SPLIT, Route, get, load
 from appliance.serve.split import new_salt
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def make_split(home: Home, name: str, *, a: str, b: str, share: float, difference: float, who: str) -> Route:
@@ -55,7 +57,11 @@ def check_new(home: Home, name: str, a: str, b: str) -> None:
     Raises:
         ConfigWrong: the name is taken by a route or a model, or both models are one. NotFound: a model.
     """
-    check_name(name)
+    if not _NAME.fullmatch(name):
+        raise ConfigWrong(
+            f"{name[:40]!r} cannot name a route.",
+            "Give 1 to 64 letters, digits, '-', '_' or '.'; first a letter or digit.",
+        )
     if a == b:
         raise ConfigWrong("Both models of a route are the same.", "Name two different models.")
     entries = registry.models(home)
@@ -82,6 +88,8 @@ def change(
     wanted = {"share": share, "threshold": threshold}
     given = {setting: value for setting, value in wanted.items() if value is not None}
     own = "share" if route.kind == SPLIT else "threshold"
+    if not given:
+        raise ConfigWrong("Nothing was given to set.", f"Give --{own}.")
     if set(given) != {own}:
         raise ConfigWrong(f"A {route.kind} has a {own} and nothing else to set.", f"Give --{own} alone.")
     _check_share(given[own])

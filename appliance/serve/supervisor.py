@@ -166,6 +166,7 @@ def _bind_to(parent: int, memory: int | None) -> None:
     """In the child before exec: die with the parent, and stay within `memory`."""
     if not die_with_parent(parent):
         os._exit(1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold what users asked
     if memory is not None:
         _, there = resource.getrlimit(resource.RLIMIT_DATA)
         most = memory if there == resource.RLIM_INFINITY else min(memory, there)

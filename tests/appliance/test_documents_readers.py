@@ -27,7 +27,7 @@ def test_text_in_utf8_and_utf16() -> None:
         (b" \n ", "empty"),
         (b"MZ\0\0", "binary, not text"),
         (b"\xff\x00\xd8", "binary, not text"),
-        ("Straße".encode("latin-1"), "not UTF-8 text"),
+        ("Straße".encode("latin-1"), "not UTF-8 text: save it as UTF-8"),
     ],
 )
 def test_what_is_no_text(content: bytes, reason: str) -> None:

@@ -68,7 +68,9 @@ def test_any_other_text_is_refused_in_two_lines(text: str) -> None:
             assert problem.hint and "\n" not in problem.message
 
 
-@pytest.mark.parametrize("text", ["", "60", "0/m", "-1/m", "1/h", "1439/d", "6 0/m", "1.5/m", "٣/m", "1e3/m"])
+@pytest.mark.parametrize(
+    "text", ["", "60/", "/m", "0", "0/m", "-1/m", "1/h", "1439/d", "6 0/m", "1.5/m", "٣/m", "1e3/m"]
+)
 def test_what_is_no_rate(text: str) -> None:
     with pytest.raises(ConfigWrong):
         read_rate(text)

@@ -110,6 +110,40 @@ def test_what_is_used_stays_and_what_is_idle_makes_room() -> None:
     asyncio.run(go())
 
 
+class Slow(InProcess):
+    """An engine that takes a while to end, and tells whether it did."""
+
+    ended = 0
+
+    async def stop(self) -> None:
+        await asyncio.sleep(0.2)
+        await super().stop()
+        Slow.ended += 1
+
+
+def test_who_hangs_up_while_an_engine_ends_does_not_leave_it_running() -> None:
+    async def go() -> None:
+        endpoint = endpoint_of(house([], most=1))
+        engines = {
+            name: lambda name=name: Slow(support.gguf(name == "labels"), context=256, slots=1, threads=1)
+            for name in ("labels", "plain")
+        }
+        endpoint.house = House(endpoint.house.offers, engines, most=1)
+        await endpoint.house.start()
+        Slow.ended = 0
+        task = asyncio.create_task(ask(endpoint, ALL, "plain"))
+        await asyncio.sleep(0.1)  # it waits for the other engine to end
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.4)
+        assert Slow.ended == 1 and endpoint.stats.active == endpoint.stats.queued == 0
+        assert await ask(endpoint, ALL, "plain")
+        await endpoint.house.stop()
+
+    asyncio.run(go())
+
+
 def test_a_key_sees_only_its_models() -> None:
     async def go() -> None:
         endpoint = endpoint_of(house([]))

@@ -24,6 +24,7 @@ from appliance.core.errors import Busy, ConfigWrong, GateFailed, ModelRejected, 
 from appliance.core.events import append_event
 from appliance.core.job import Job
 from appliance.models import registry
+from appliance.models.registry import Model
 from appliance.ops import jobs
 from appliance.security import audit
 from appliance.serve import client
@@ -42,6 +43,18 @@ def test_only_a_model_that_passed_is_served(tmp_path: Path) -> None:
     assert choose(home, support.NAME, gated=False).name == support.NAME
     with pytest.raises(NotFound):
         choose(home, "nothing", gated=True)
+
+
+def test_a_base_that_was_not_tuned_here_is_not_sent_to_an_evaluation(tmp_path: Path) -> None:
+    home = support.new_home(tmp_path)
+    registry.add(home, Model(name="bare", kind="base", path=tmp_path, sha256="0", size=1), who="t")
+    file = replace(registry.get(home, support.NAME), name="bare-f16", parent="bare")
+    registry.add(home, file, who="t")
+    for name in ("bare", "bare-f16"):
+        with pytest.raises(GateFailed, match="was not tuned here") as caught:
+            choose(home, name, gated=True)
+        assert "--ungated" in caught.value.hint and "evaluate" not in caught.value.hint
+        assert choose(home, name, gated=False).name == "bare-f16"
 
 
 def test_a_model_that_was_measured_and_failed_is_told_why(tmp_path: Path) -> None:

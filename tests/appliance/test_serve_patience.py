@@ -106,6 +106,26 @@ def test_a_header_must_end() -> None:
     asyncio.run(go())
 
 
+def test_a_body_that_goes_on_after_the_answer_is_not_read() -> None:
+    async def go() -> None:
+        async with running(Flood()) as port, connection(port) as (reader, writer):
+            writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000000\r\n\r\n")
+            assert b"done" in await reader.readuntil(b"done")
+
+            async def pour() -> None:
+                while True:
+                    writer.write(b"x" * 4096)
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+
+            pouring = asyncio.create_task(pour())
+            assert await ended(reader, 3)
+            pouring.cancel()
+            await asyncio.wait([pouring])
+
+    asyncio.run(go())
+
+
 def test_an_answer_must_be_read() -> None:
     async def go() -> None:
         app = Flood()

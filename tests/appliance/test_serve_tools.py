@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from appliance.serve.answers import _with_calls
 from appliance.serve.engine import Piece
-from appliance.serve.messages import read_messages, read_tools
+from appliance.serve.messages import clean, read_messages, read_tools
 from appliance.serve.refusals import Refused
 from appliance.serve.requests import Ask, read_chat
 from appliance.serve.schemas import check_schema
@@ -163,11 +163,42 @@ def test_calls_and_their_results_are_messages() -> None:
         {"type": "array", "items": {"type": "array", "minItems": 1 << 40}},
         {"enum": ["x" * 20_000]},
         json.loads('{"items":' * 20 + "{}" + "}" * 20),
+        {"allOf": [{"$ref": "#/allOf/0"}]},
+        {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"allOf": [{"$ref": "#/$defs/a"}]}}, "$ref": "#/$defs/a"},
+        {"properties": {"next": {"$ref": "#/properties/next/items"}}, "type": "object"},
+        {"anyOf": [{"properties": {"a": {"$ref": "#/anyOf/0"}}}] * 12},
+        {"$defs": {"a": {"anyOf": [{"type": "null"}] * 90}}, "anyOf": [{"$ref": "#/$defs/a"}] * 12},
+        {"properties": {f"p{number}": {"type": "null"} for number in range(65)}},
+        {"enum": ["\ud800"]},
+        {"minimum": 10**400},
+        {"minimum": float("inf")},
+        {"required": [["a"]]},
     ],
 )
 def test_schemas_that_would_explode_are_refused(schema: Any) -> None:
     with pytest.raises(Refused):
         check_schema(schema, "schema")
+
+
+def test_parts_of_a_schema_may_be_named_and_used_twice() -> None:
+    bed = {"type": "object", "properties": {"ward": {"type": "string"}}}
+    schema = {
+        "$defs": {"bed": bed},
+        "properties": {"old": {"$ref": "#/$defs/bed"}, "new": {"$ref": "#/$defs/bed"}},
+    }
+    assert check_schema(schema, "schema") == schema
+
+
+def test_marks_that_pile_up_are_refused_and_quickly() -> None:
+    for text in ("a" + "\u0301\u0327\u0323" * 100_000, "x" * 50 + "\u0301" * 31):
+        with pytest.raises(Refused, match="combining marks"):
+            clean(text, "prompt")
+    assert clean("a" + "\u0301" * 30, "prompt") and clean("\u1100\u1161" * 1000, "prompt")
+
+
+def test_no_more_messages_than_a_conversation_has() -> None:
+    with pytest.raises(Refused, match="1000 messages"):
+        read_messages([{"role": "user", "content": "x"}] * 1001)
 
 
 def test_formats_of_an_answer() -> None:

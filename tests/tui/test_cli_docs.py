@@ -70,16 +70,23 @@ def test_add_is_a_job(
     assert "not protected by differential privacy" in " ".join(out.split())
     entries = [entry["what"] for entry in told(capsys, "audit", "tail")["entries"]]
     assert entries.count("docs.add") == 1
+    (empty := tmp_path / "empty").mkdir()
+    assert "WARNING" in lines(capsys, "docs", "add", str(empty), "--collection", "none-there")
+    assert run(["docs", "add", str(place / "leave.md"), "--collection", "x"]) == 2
+    assert "is a file, not a folder" in capsys.readouterr().err
 
 
 def test_look_search_open_remove(policies: Home, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "keywords only" in (out := lines(capsys, "docs", "list"))
     assert "not protected by differential privacy" in " ".join(out.split())
     out = lines(capsys, "docs", "show", "policies")
-    assert "scan.bin: not of a kind that is read" in out and "keywords only" in out
+    assert "scan.bin: not of a kind that is read (read are .txt," in " ".join(out.split())
+    assert "keywords only" in out
     (place / "leave.md").touch()
     assert "1 file changed since" in lines(capsys, "docs", "show", "policies")
+    assert "policies: 1 file changed since" in lines(capsys, "docs", "list")
     out = lines(capsys, "docs", "search", "policies", 'days of "leave"')
+    assert "1 file changed since" in out
     assert out.startswith("[1] leave.md, Leave\n") and "Searched by keywords only." in out
     found = told(capsys, "docs", "search", "policies", "days of leave")
     address = found["passages"][0]["address"]

@@ -116,3 +116,20 @@ def test_feedback_becomes_the_next_version_of_its_dataset(
         ("refill", "user-k")
     ]
     assert len(lines) == 41
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("there.jsonl", "is there already"),
+        ("nowhere/out.jsonl", "There is no folder"),
+        ("out.csv", "does not end in .jsonl"),
+    ],
+)
+def test_an_export_says_what_is_wrong_with_its_file(
+    home: Home, ids: list[str], tmp_path: Path, name: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["feedback", "accept", ids[0]]) == 0
+    (tmp_path / "there.jsonl").touch()
+    assert run(["feedback", "export", str(tmp_path / name)]) == 2
+    assert said in capsys.readouterr().err

@@ -24,6 +24,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     for name in ("lora-0007", "clinic-letters-of-2029"):
         model = Model(name=name, kind="adapter", path=tmp_path, sha256=name, size=1)
         registry.add(home, model, who="tests")
+    (home.documents / "policies").mkdir()
+    (home.documents / "policies" / "index.db").touch()
     return home
 
 
@@ -95,7 +97,8 @@ def test_several_models_may_be_named_in_both_ways(home: Home, capsys: pytest.Cap
         ("--models=", 2, "--models has an empty name."),
         ("--collections ,", 2, "--collections has an empty name."),
         ("--rate 1/h", 2, "less than one request a minute"),
-        ("--rate 60", 2, "'60' is not a rate."),
+        ("--rate 60/x", 2, "'60/x' is not a rate."),
+        ("--collections nosuch", 3, "There is no collection nosuch."),
         ("--tokens 0", 2, "'0' is not a number of tokens a day."),
         ("--expires yesterday", 2, "'yesterday' is no time to come."),
         ("--expires 2020-01-01", 2, "not in the future"),
@@ -136,8 +139,12 @@ def test_the_list_fits_80_columns_whatever_is_in_it(home: Home, capsys: pytest.C
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == ["id", "for", "models", "limits", "today", "expires", "state"]
     assert lines[2].split()[1:5] == ["dms", "all", "none", "0"]
-    assert " 999M/m 999G/d x999M  123k " in lines[3] and "ww.. " in lines[3] and ".." in lines[3].split()[2]
-    assert " 60/m 200k/d x4 " in lines[4] and lines[4].endswith("revoked")
+    assert (
+        " 999M/m 999G/d 999M at once  123k " in lines[3]
+        and "ww.. " in lines[3]
+        and ".." in lines[3].split()[2]
+    )
+    assert " 60/m 200k/d 4 at once " in lines[4] and lines[4].endswith("revoked")
     assert lines[5].endswith("2026-01-01  expired")
     told = key("list", capsys)["keys"]
     assert [entry["state"] for entry in told] == ["valid", "valid", "revoked", "expired"]
@@ -146,9 +153,9 @@ def test_the_list_fits_80_columns_whatever_is_in_it(home: Home, capsys: pytest.C
 
 
 def test_short_names_are_whole(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    key("new --for dms --models clinic-letters-of-2029 --rate 60/m --tokens 200k/d --open 4", capsys)
+    key("new --for dms --models clinic-letters-of-2029 --rate 60/m --tokens 200k/d", capsys)
     assert run(["key", "list"]) == 0
-    assert "dms  clinic-letters-of-2029  60/m 200k/d x4" in capsys.readouterr().out
+    assert "dms  clinic-letters-of-2029  60/m 200k/d" in capsys.readouterr().out
 
 
 def test_show_tells_the_use_of_the_last_30_days(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,3 +191,30 @@ def test_help_teaches_with_an_example(
     places = [told.index(panel) for panel in ("What it may use", "How much", "How long")]
     assert places == sorted(places) and "--rate 60/m" in told and "90d" in told and "never" in told
     assert run(["key"]) == 2 and "show" in capsys.readouterr().out
+
+
+def test_a_key_is_found_by_whom_it_is_for_where_that_is_one(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = key("new --for dms --rate 60 --collections policies", capsys)
+    told = key("show dms", capsys)
+    assert told["id"] == made["id"] and told["requests_per_minute"] == 60
+    assert run(["key", "list"]) == 0
+    assert f"{made['id']} may search the documents of policies" in capsys.readouterr().out
+    key("new --for dms", capsys)
+    assert run(["key", "show", "dms"]) == 2
+    assert "2 keys are for dms" in capsys.readouterr().err
+
+
+def test_keys_that_chat_has_used_up_are_not_listed(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    made = [keys.new_key(home, keys.OWN_NAME, "tests")[0] for _ in range(2)]
+    keys.revoke(home, made[0], "tests")
+    assert run(["key", "list"]) == 0
+    out = capsys.readouterr().out
+    assert made[0] not in out and made[1] in out
+    assert len(key("list", capsys)["keys"]) == 2
+
+
+def test_a_new_key_says_how_it_is_used(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["key", "new", "--for", "dms"]) == 0
+    assert "Authorization: Bearer" in capsys.readouterr().out

@@ -40,7 +40,7 @@ F16 = {
     "logits": {"F32": {"kl_mean": 1.6e-11, "same_top": 1.0}, "F16": {"kl_mean": 3.2e-07, "same_top": 0.999}},
 }
 INT4 = {
-    "loss": {"kld_mean": 0.0311, "same_top_clear": 0.962, "perplexity_ratio": 1.012},
+    "loss": {"kld_mean": 0.0311, "same_top": 0.941, "same_top_clear": 0.962, "perplexity_ratio": 1.012},
     "stepped_up": {"Q4_0": {"missed": ["kld_mean 0.12, limit 0.1"]}},
     "imatrix": {"tokens": 2456, "dataset": "cloister public texts 136519ed0ee3"},
 }
@@ -51,8 +51,9 @@ def test_the_proof_table_has_every_figure_and_reason(capsys: pytest.CaptureFixtu
     lines = capsys.readouterr().out.splitlines()
     row = "lora-1-f16 397.0 MB 5.01 3e-07 99.9% - 1.31 GB 31"
     assert lines[2].split() == row.split()
-    row = "lora-1-q4_k_m 397.0 MB 5.01 0.0311 96.2% x1.012 1.31 GB 31"
+    row = "lora-1-q4_k_m 397.0 MB 5.01 0.0311 94.1% x1.012 1.31 GB 31"
     assert lines[3].split() == row.split()
+    assert "same_top: how often the likeliest token is the same" in " ".join(lines)
     rest = "\n".join(lines[4:])
     for words in (
         "token ids of 149 of 151 texts (2 excused)",
@@ -136,6 +137,10 @@ def test_settings_reach_the_job(site: Path, tmp_path: Path, monkeypatch: pytest.
         (["--device-ram", "9" * 18 + "TB"], "Give 1MB to 1000TB"),
         (["--limit", "Q4_0.kld_mean=much"], "is no limit"),
         (["--to", "Q9_9"], "Q9_9 is not a type"),
+        (["--to", ","], "--to has an empty type"),
+        (["--limit", "Q4_0.kld_mean=-1"], "Give 0 or more."),
+        (["--limit", "Q4_0.same_top_clear=1.5"], "Give a number from 0 to 1."),
+        (["--limit", "F16.tokens=2"], "Give a number from 0 to 1."),
         (["--tensor-type", "ffn_down"], "is no tensor type"),
         (["--plan", "--device-ram", "much"], "no amount of memory"),
         (["--plan", "--to", "Q9_9"], "Q9_9 is not a type"),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import app_site as a
+import psutil
 import pytest
 from test_cli_search import RESULT
 
+from appliance.core.db import transaction
 from appliance.core.home import Home
+from appliance.security import audit
 from tui.cli.entry import run
+from tui.cli.face import Face
 from tui.session import Session
 
 
@@ -102,3 +107,54 @@ def test_a_budget_below_what_is_spent_is_allowed_and_warned_about(
     assert run(["budget", "set", "inbox", "--epsilon", "8", "--json"]) == 0
     out, err = capsys.readouterr()
     assert "WARNING" not in err and json.loads(out)["epsilon_spent"] == 5.0
+
+
+def test_the_list_has_what_runs_however_old_and_says_what_is_cut(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        folder = a.job(home, "train", f"train {number}")
+        a.tell(folder, "started", kind="train")
+        if number:
+            a.tell(folder, "done", result={})
+    me = psutil.Process()
+    with transaction(home) as link:
+        link.execute("UPDATE jobs SET pid = ?, pid_started = ? WHERE id = '0001'", (me.pid, me.create_time()))
+    assert run(["job", "list", "--limit", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "0004" in out and "0001" in out and "running" in out
+    assert "0003" not in out and "2 more: cloister job list --limit 4" in out
+    assert run(["job", "list", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["jobs"]) == 4
+    assert run(["job", "list", "--limit", "0"]) == 2
+
+
+def test_the_audit_says_what_was_served_without_a_gate(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with transaction(home) as link:
+        audit.record(link, who="mira", what="serve.start", target="bare", ungated=True)
+        audit.record(link, who="mira", what="serve.start", target="tuned", ungated=False)
+    assert run(["audit", "tail", "-n", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert ["ungated" in line for line in lines] == [True, False]
+
+
+def test_a_long_next_command_goes_on_as_a_shell_reads_it(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Face(home.path, False).next()
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert len(first) < 80 and first.endswith(" \\") and second.startswith("      --")
+
+
+@pytest.mark.parametrize("words", ["quantize", "serve", "key new", "demo", "feedback export"])
+def test_the_paragraphs_of_help_flow(
+    words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([*words.split(), "--help"]) == 0
+    told = capsys.readouterr().out.split("\u256d")[0].splitlines()[2:]
+    for line, after in pairwise(told):
+        if line.strip() and after.strip():  # the next word had no room
+            assert len(line.rstrip()) + 1 + len(after.split()[0]) > 79, line

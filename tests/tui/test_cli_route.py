@@ -73,3 +73,23 @@ def test_a_hybrid_shows_its_table(home: Home, say: Any, by: str) -> None:
     assert changed["threshold"] == 0.123
     error, _ = say("set", "desk", "--share", "0.5", code=2)
     assert "threshold" in error["error"]["message"]
+
+
+def test_a_bad_name_and_nothing_to_set_are_told_of_the_route(home: Home, say: Any) -> None:
+    r.models(home, "old", "new")
+    error, _ = say("split", "bad name", "--a", "old", "--b", "new", code=2)
+    assert "cannot name a route" in error["error"]["message"] and "--name" not in error["error"]["hint"]
+    say("split", "desk", "--a", "old", "--b", "new")
+    error, _ = say("set", "desk", code=2)
+    assert error["error"]["hint"] == "Give --share."
+
+
+@pytest.mark.parametrize(("of", "shown"), [(9, False), (10, True)])
+def test_no_difference_is_shown_of_fewer_than_ten_answers(home: Home, say: Any, of: int, shown: bool) -> None:
+    r.models(home, "old", "new")
+    say("split", "desk", "--a", "old", "--b", "new")
+    counts = Counts(home)
+    counts.note("desk", "old", "up", 20)
+    counts.note("desk", "new", "down", of)
+    counts.flush()
+    assert ("B - A" in say("show", "desk")[1]) is shown

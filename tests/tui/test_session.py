@@ -71,6 +71,10 @@ def test_a_step_after_a_model_is_about_that_model(home: Home) -> None:
     assert session.step_after("newer").command == "cloister evaluate newer"
     for other in ("demo-base", "gone", None):
         assert session.step_after(other) == session.next_step()
+    bare = dataclasses.replace(newer, name="base-f16", kind="gguf", parent="demo-base")
+    registry.add(home, bare, who="mira")
+    for name in ("demo-base", "base-f16"):
+        assert session.step_after(name).command == "cloister serve demo-base --ungated"
 
 
 def test_a_job_that_died_says_how_to_go_on_and_its_last_line(home: Home) -> None:

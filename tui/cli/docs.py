@@ -20,6 +20,7 @@ app = typer.Typer(help="Documents that answers may cite: index, search, open.", 
 
 Name = Annotated[str, typer.Argument(help="A collection.")]
 _WIDE = 79
+_KINDS = ".txt, .md, .html, .pdf and .docx"
 _SHOWN = 40  # files that are listed with their reason
 
 
@@ -49,7 +50,9 @@ def add(
         f" {done['same']} as before; {done['passages']:,} passages"
     )
     for reason, count in done["left_out"].items():
-        _wrapped(face, f"left out {count}: {reason}")
+        _wrapped(face, f"left out {count}: {_reason(reason)}")
+    if not done["passages"]:
+        _wrapped(face, f"WARNING: {folder} holds no document that can be read, so nothing can be cited.")
     face.say(f"  Searched by {_by(done['embedder'])}. See: cloister docs show {collection}")
     face.result(done | {"job": job.id, "protected": False})
 
@@ -68,6 +71,8 @@ def list_(face: Face) -> None:
         ],
         "No documents yet. Index a folder: cloister docs add FOLDER --collection NAME",
     )
+    for one in found:
+        _say_stale(face, one)
     if found:
         _wrapped(face, session_docs.NOT_PROTECTED)
     face.result({"collections": [_told(one) for one in found]})
@@ -84,12 +89,7 @@ def show(face: Face, collection: Name) -> None:
     _wrapped(face, f"indexed {found.updated[:16]}, searched by {found.search}")
     if found.stale is None:
         _wrapped(face, "The folder is away; what was indexed is still cited.")
-    elif found.stale:
-        _wrapped(
-            face,
-            f"{found.stale} {'file' if found.stale == 1 else 'files'} changed since. Read them:"
-            f" cloister docs add {found.folder} --collection {found.collection}",
-        )
+    _say_stale(face, found)
     face.table(
         ("file", "kind", "pages", "passages"),
         [
@@ -103,7 +103,7 @@ def show(face: Face, collection: Name) -> None:
     if left:
         face.say("Left out:")
     for file in left[:_SHOWN]:
-        _wrapped(face, f"{_cut(file.path, 60)}: {file.reason}")
+        _wrapped(face, f"{_cut(file.path, 60)}: {_reason(file.reason)}")
     if len(left) > _SHOWN:
         face.say(f"  ... and {len(left) - _SHOWN} more")
     _wrapped(face, session_docs.NOT_PROTECTED)
@@ -139,6 +139,7 @@ def search(
     if not found.passages:
         face.say("No passage has any of these words.")
     face.say(f"Searched by {found.how[collection]}.")
+    _say_stale(face, session_docs.collection(face.session, collection))
     face.result({"search": found.how[collection], "passages": [_passage(one) for one in found.passages]})
 
 
@@ -171,6 +172,23 @@ def remove(face: Face, collection: Name) -> None:
     session_docs.remove_collection(face.session, collection)
     face.say(f"{collection} is removed; its documents stay where they are.")
     face.result({"collection": collection, "removed": True})
+
+
+def _say_stale(face: Face, found: Status) -> None:
+    """That files changed since they were indexed, and what to do."""
+    if found.stale:
+        _wrapped(
+            face,
+            f"{found.collection}: {found.stale} {'file' if found.stale == 1 else 'files'} changed since."
+            f" Read them: cloister docs add {shlex.quote(found.folder)} --collection {found.collection}",
+        )
+
+
+def _reason(reason: str) -> str:
+    """Why a file was left out; of other kinds also which are read."""
+    from appliance.serve.documents.walking import OTHER_KIND
+
+    return f"{reason} (read are {_KINDS})" if reason == OTHER_KIND else reason
 
 
 def _told(found: Status) -> dict[str, Any]:

@@ -73,7 +73,8 @@ class Face:
     def next(self, name: str | None = None) -> str:
         """Say what to do now that something was done to the model called `name`; returns the command."""
         step = self.session.step_after(name)
-        self.say(f"Next: {step.command}")
+        # A long command goes on in the next line as a shell reads it.
+        self.say(" \\\n".join(wrapped(f"Next: {step.command}", "", "      ", WIDTH - 2)))
         self.wrap(f"{step.text} {step.why}", "      ")
         return step.command
 
@@ -173,10 +174,16 @@ def command(
         own = [part.replace(kind=keyword) for part in own]
         run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
         run.__annotations__ = {part.name: part.annotation for part in [*own, *shared]}
+        kwargs.setdefault("help", _flowing(inspect.getdoc(function) or ""))
         app.command(name, **kwargs)(run)
         return function
 
     return register
+
+
+def _flowing(text: str) -> str:
+    """Paragraphs of one line each: typer keeps the ends of lines, which would break sentences apart."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
 def fail(problem: ApplianceError, as_json: bool) -> NoReturn:

@@ -23,10 +23,13 @@ JobId = Annotated[str, typer.Argument(help="A job's number; leading zeros may be
 
 
 @command(app, "list")
-def list_(face: Face, limit: Annotated[int, typer.Option(help="How many, newest first.")] = 20) -> None:
-    """List jobs, newest first."""
+def list_(
+    face: Face, limit: Annotated[int, typer.Option(help="How many, newest first.", min=1)] = 20
+) -> None:
+    """List jobs, newest first, and all that run."""
     rows: list[dict[str, Any]] = []
-    for job in face.session.jobs(limit):
+    running, more = face.session.older_jobs(limit)
+    for job in [*face.session.jobs(limit), *running]:
         last = job.last
         share = last["done"] / last["total"] if last.get("total") else None
         rows.append(
@@ -61,7 +64,9 @@ def list_(face: Face, limit: Annotated[int, typer.Option(help="How many, newest 
     for row in rows:
         if row["state"] == "died":
             face.say(f"{row['id']} died. Go on with: cloister job resume {row['id']}")
-    face.result({"jobs": rows})
+    if more:
+        face.say(f"{more} more: cloister job list --limit {len(rows) + more}")
+    face.result({"jobs": rows, "more": more})
 
 
 @command(app)
@@ -177,6 +182,11 @@ def budget_set(
     face.result({"name": dataset, "epsilon_limit": epsilon, "epsilon_spent": spent})
 
 
+def _what(entry: dict[str, Any]) -> str:
+    """What was done; of serving also whether the gate was left out."""
+    return f"{entry['what']}{' ungated' if entry.get('ungated') else ''}"
+
+
 @command(audit, "tail")
 def audit_tail(face: Face, count: Annotated[int, typer.Option("-n", help="How many entries.")] = 20) -> None:
     """Show the newest audit entries."""
@@ -185,7 +195,7 @@ def audit_tail(face: Face, count: Annotated[int, typer.Option("-n", help="How ma
     entries = face.session.audit_tail(count)
     face.table(
         ("seq", "at", "who", "what", "target"),
-        [(e["seq"], e["at"][:19], e["who"], e["what"], e["target"]) for e in entries],
+        [(e["seq"], e["at"][:19], e["who"], _what(e), e["target"]) for e in entries],
         "Nothing was done here yet.",
     )
     face.result({"entries": entries})

@@ -9,7 +9,7 @@ import typer
 
 from appliance.core.errors import ConfigWrong, NotFound
 from appliance.security.amounts import read_end, read_rate, read_tokens, short
-from appliance.security.keys import Grant, Key, utc_now
+from appliance.security.keys import OWN_NAME, Grant, Key, utc_now
 from appliance.security.usage import Day, day_of
 from tui.cli.face import Face, command
 
@@ -41,14 +41,14 @@ def key_new(
     rate: Annotated[
         str | None,
         typer.Option(
-            help="Requests: 60/m, 5/s or 1000/h; as many as a minute has may come at once. Default: any.",
+            help="Requests: 60/m (or 60), 5/s or 1000/h; a minute's may come at once. Default: any.",
             rich_help_panel=_MUCH,
         ),
     ] = None,
     tokens: Annotated[
         str | None,
         typer.Option(
-            help="Tokens read and written in a day (UTC): 200000/d, 200k/d or 2M/d. Default: any.",
+            help="Tokens read and written in a day (UTC): 200000/d (or 200000), 200k/d, 2M/d. Default: any.",
             rich_help_panel=_MUCH,
         ),
     ] = None,
@@ -84,6 +84,7 @@ def key_new(
     face.say(f"This is key {key_id}. Keep it now: only its hash is stored.")
     for line in _may(grant):
         face.say(line)
+    face.say('Use it: curl URL/v1/models -H "Authorization: Bearer KEY" (serve tells the URL)')
     face.result({"id": key_id, "key": secret, **_facts(grant)})
 
 
@@ -92,21 +93,32 @@ def key_list(face: Face) -> None:
     """List API keys, with the tokens each has used today (UTC)."""
     now = utc_now()
     used = {key: days[0].tokens for key, days in face.session.key_usage(1).items()}
-    found = face.session.api_keys()
+    every = face.session.api_keys()
+    # Keys that `chat` made for itself would bury the others; JSON has them all.
+    found = [key for key in every if not (key.revoked and key.name == OWN_NAME)]
     face.table(
         ("id", "for", "models", "limits", "today", "expires", "state"),
         _rows(found, used, now),
         "No API keys yet. Make one: cloister key new --for NAME",
     )
-    face.result({"keys": [_told(key, now) | {"used_today": used.get(key.id, 0)} for key in found]})
+    for key in found:
+        if key.grant.collections:
+            words = f"{key.id} may search the documents of {', '.join(key.grant.collections)}"
+            face.wrap(words, rest="  ")
+    face.result({"keys": [_told(key, now) | {"used_today": used.get(key.id, 0)} for key in every]})
 
 
 @command(app, "show")
-def key_show(face: Face, key_id: Annotated[str, typer.Argument(help="The key's id.")]) -> None:
+def key_show(
+    face: Face,
+    key_id: Annotated[
+        str, typer.Argument(help="The key's id, or whom it is for where only one key is.", metavar="KEY")
+    ],
+) -> None:
     """Show what a key may do, and what it used on each of the last 30 days (UTC)."""
     now = utc_now()
     key = _key(face, key_id)
-    days = face.session.key_usage(_SHOWN_DAYS).get(key_id, [])
+    days = face.session.key_usage(_SHOWN_DAYS).get(key.id, [])
     face.say(f"Key {key.id} for {key.name}, made {key.created[:16]}: {key.state(now)}")
     for line in _may(key.grant):
         face.say(line)
@@ -137,9 +149,16 @@ def key_revoke(face: Face, key_id: Annotated[str, typer.Argument(help="The key's
 
 
 def _key(face: Face, key_id: str) -> Key:
-    for key in face.session.api_keys():
-        if key.id == key_id:
-            return key
+    found = face.session.api_keys()
+    if same := [key for key in found if key.id == key_id]:
+        return same[0]
+    named = [key for key in found if key.name == key_id]
+    if len(named) > 1:
+        raise ConfigWrong(
+            f"{len(named)} keys are for {key_id}.", f"Give an id: {', '.join(key.id for key in named[-3:])}."
+        )
+    if named:
+        return named[0]
     raise NotFound(f"There is no key {key_id}.", "See `cloister key list`.")
 
 
@@ -171,7 +190,10 @@ def _rows(keys: list[Key], used: dict[str, int], now: datetime) -> list[list[str
     rows = []
     for key in keys:
         grant = key.grant
-        models = [*grant.models[:1], *([f"+{len(grant.models) - 1}"] if len(grant.models) > 1 else [])]
+        models = [
+            *grant.models[:1],
+            *([f"and {len(grant.models) - 1} more"] if len(grant.models) > 1 else []),
+        ]
         until = "never" if grant.expires is None else day_of(grant.expires)
         today = short(used.get(key.id, 0))
         rows.append(
@@ -192,7 +214,7 @@ def _limits(grant: Grant) -> str:
     parts = [
         f"{short(grant.requests_per_minute)}/m" if grant.requests_per_minute else "",
         f"{short(grant.tokens_per_day)}/d" if grant.tokens_per_day else "",
-        f"x{short(grant.open_requests)}" if grant.open_requests else "",
+        f"{short(grant.open_requests)} at once" if grant.open_requests else "",
     ]
     return " ".join(filter(None, parts)) or "none"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from tui.cli.face import Face, command
 from tui.words import NO_PRIVACY, bytes_text, figure, gate_word, privacy_lines, standing, training_lines
 
 _CURVE_LINES = 12
+_NOT_OF_NAMES, _LONGEST_NAME = re.compile(r"[^A-Za-z0-9._-]+"), 64
 
 app = typer.Typer(help="Bases, adapters and GGUF files of this site.", no_args_is_help=True)
 
@@ -25,16 +27,26 @@ def import_(
     path: Annotated[
         Path, typer.Argument(help="A model folder, a .gguf file, or `demo` for the shipped base.")
     ],
-    name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="What to call it. Default: demo-base for `demo`, a .gguf file's own name for that."
+        ),
+    ] = None,
 ) -> None:
     """Import a base model (safetensors folder) or a GGUF file, after checking it.
 
     Pickled weights, missing shards, damaged headers and folders with code of their own are refused.
     """
     if str(path) == "demo" and not path.exists():
+        known = {model.name for model in face.session.models()}
         model = face.session.demo_base(name)
+        if model.name in known:
+            face.say(f"{model.name} is there already; nothing was changed.")
     else:
-        if name is None:
+        if name is None and path.suffix.lower() == ".gguf":
+            name = _NOT_OF_NAMES.sub("-", path.stem).strip("-._")[:_LONGEST_NAME]
+        if not name:
             raise ConfigWrong("The model needs a name.", "Add --name NAME.")
         model = face.session.import_model(path, name)
     face.say(f"{model.name}: {model.kind}, {model.size / 1e6:.1f} MB, sha256 {model.sha256[:12]}")
@@ -84,7 +96,10 @@ def list_(face: Face) -> None:
 
 
 def _say_privacy(face: Face, chain: list[Model]) -> None:
-    """The claim of the nearest training, or that there is none."""
+    """The claim of the nearest training; that there is none where it was tuned without, or not at all."""
+    if not any(step.trained for step in chain):
+        face.say("  privacy  not tuned here: no training here put records of this site into it")
+        return
     for step in chain:
         if step.kind == "base" or "privacy" not in step.facts:
             continue

@@ -14,6 +14,10 @@ from tui.words import bytes_text
 
 _ALL = "F16,IQ4_XS,Q4_0,Q4_K_M,Q5_K_M,Q6_K,Q8_0"
 _DEFAULT = "Q4_K_M,Q8_0"
+_LEGEND = (
+    "KL: mean distance from the odds of F16 (of F16: from transformers; 0 is the same). same_top: how often"
+    " the likeliest token is the same. ppl: perplexity over that of F16 (x1.000 is the same)."
+)
 
 Types = Annotated[
     str | None, typer.Option("--to", help=f"Types, separated by commas: {_ALL}. Default: {_DEFAULT}.")
@@ -80,9 +84,12 @@ def quantize(
     from quantize.limits import read_limits
     from quantize.recipe import read_tensor_types
 
+    types = [part.strip().upper() for part in (_DEFAULT if to is None else to).split(",")]
+    if not all(types):
+        raise ConfigWrong("--to has an empty type.", f"Name types with commas between: {_ALL}.")
     spec: dict[str, Any] = {
         "model": model,
-        "types": [part.strip().upper() for part in (to or _DEFAULT).split(",") if part.strip()],
+        "types": types,
         "limits": read_limits(limit or ()),
         "tensor_types": [list(pair) for pair in read_tensor_types(tensor_type or ())],
         "output_type": output_type,
@@ -115,10 +122,12 @@ def quantize(
 def say_files(face: Face, files: list[dict[str, Any]]) -> None:
     """The proof table, then each file's own facts."""
     face.table(
-        ("file", "size", "bits", "KL", "same top", "ppl", "memory", "tok/s"),
+        ("file", "size", "bits", "KL", "same_top", "ppl", "memory", "tok/s"),
         [_row(file) for file in files],
         "No files.",
     )
+    if files:
+        face.wrap(_LEGEND)
     for file in files:
         proof = file["proof"]
         face.wrap(f"{file['name']}: {_verdict(file)}; {histogram(file['histogram'])}", rest="  ")
@@ -147,7 +156,7 @@ def _row(file: dict[str, Any]) -> tuple[str, ...]:
         bytes_text(file["size"]),
         f"{file['bits_per_weight']:.2f}",
         f"{kl:.4f}" if loss else f"{kl:.0e}",
-        f"{loss['same_top_clear']:.1%}" if loss else f"{proof['logits']['F16']['same_top']:.1%}",
+        f"{(loss or proof['logits']['F16'])['same_top']:.1%}",
         f"x{loss['perplexity_ratio']:.3f}" if loss and loss["perplexity_ratio"] is not None else "-",
         bytes_text(serving["memory"]["total"]) if serving else "-",
         f"{serving['tokens_per_second']['answer']:,.0f}" if serving else "-",

@@ -12,6 +12,7 @@ from tui.cli.face import Face, command
 app = typer.Typer(
     help="Names that clients ask for like a model: an A/B split, or small model first.", no_args_is_help=True
 )
+_FEWEST = 10  # answers an arm; of fewer a difference says nothing, and looks as if it did
 Name = Annotated[str, typer.Argument(help="The route's name: what clients give as model.")]
 
 
@@ -161,15 +162,21 @@ def _say_split(face: Face, found: Mapping[str, Any]) -> None:
         "",
     )
     for what, words in (("thumbs", "Thumbs up"), ("errors", "Errors")):
+        of = [_asked(found["counts"][arm], what) for arm in ("a", "b")]
         one = found[what]
         face.say(f"{words}: {one['verdict']}.")
-        if one["difference"] is not None:
+        if one["difference"] is not None and min(of) >= _FEWEST:
             face.say(
                 f"  B - A {one['difference'] * 100:+.1f} points,"
                 f" 95 % interval {one['low'] * 100:+.1f} to {one['high'] * 100:+.1f}, p {one['p']:.3f}"
             )
     face.say(f"Decide once each arm has {found['thumbs']['needed']} thumbs; earlier looks mislead.")
     face.say("Answers count as independent: many from few people make this look too sure.")
+
+
+def _asked(counts: Mapping[str, int], what: str) -> int:
+    """How many answers an arm's share is of."""
+    return counts["up"] + counts["down"] if what == "thumbs" else counts["requests"]
 
 
 def _say_hybrid(face: Face, found: Mapping[str, Any]) -> None:

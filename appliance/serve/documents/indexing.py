@@ -61,6 +61,8 @@ def check_folder(home: Home, collection: str, folder: Path) -> Path:
     path = folder.expanduser().resolve()
     if not path.exists():
         raise NotFound(f"There is no folder {path}.", "Check the path; a share may not be mounted.")
+    if path.is_file():
+        raise ConfigWrong(f"{path} is a file, not a folder.", f"Give its folder: {path.parent}")
     own = home.path.resolve()
     if not path.is_dir() or path == own or own in path.parents or path in own.parents:
         raise ConfigWrong(

@@ -55,7 +55,7 @@ def decode(content: bytes, encoding: str | None = None) -> str:
             return content.decode("utf-8-sig")
         return content.decode(encoding or "utf-8")
     except UnicodeDecodeError:
-        raise Unreadable("not UTF-8 text") from None
+        raise Unreadable("not UTF-8 text: save it as UTF-8") from None
 
 
 def _decoded(content: bytes) -> str:

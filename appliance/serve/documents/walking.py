@@ -16,6 +16,7 @@ from appliance.serve.documents.reading import kind_of
 from appliance.serve.documents.texts import Unreadable
 
 MOST_FILES = 20_000
+OTHER_KIND = "not of a kind that is read"
 _DEEPEST = 64
 _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F}  # they reorder what is shown
 
@@ -115,7 +116,7 @@ def _seen(entry: os.DirEntry[str], path: str) -> Seen:
     elif entry.name.startswith("~$"):
         reason = "a lock file of an open document"
     elif not kind_of(entry.name):
-        reason = "not of a kind that is read"
+        reason = OTHER_KIND
     return Seen(path=path, stamp=stamp_of(facts), modified=facts.st_mtime, size=facts.st_size, reason=reason)
 
 
