@@ -13,7 +13,7 @@ import h11
 from appliance.serve.malformed import AnsweringProtocol
 
 HEADER_SECONDS, READ_SECONDS = 15.0, 60.0
-_REST_SECONDS = 1.0  # time for the answer to arrive before the connection is cut
+_REST_SECONDS = 2.0  # for the rest of a body that nobody wants any more
 
 
 class PatientProtocol(AnsweringProtocol):
@@ -22,6 +22,7 @@ class PatientProtocol(AnsweringProtocol):
     header_seconds, read_seconds = HEADER_SECONDS, READ_SECONDS
     _limit: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
+    _rest: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection has to say something soon."""
@@ -34,6 +35,9 @@ class PatientProtocol(AnsweringProtocol):
         whole = self.conn.their_state is not h11.IDLE
         if self.transport.is_closing():
             return
+        if self._rest is not None and self.conn.their_state is not h11.SEND_BODY:
+            self._rest.cancel()
+            self._rest = None
         if whole and self._limit is not None:
             self._limit.cancel()
             self._limit = None
@@ -53,19 +57,17 @@ class PatientProtocol(AnsweringProtocol):
             self._stalled = None
 
     def on_response_complete(self) -> None:
-        """Who still sends the body of a request that has been answered is not listened to."""
+        """Who still sends the body of a request that has been answered is listened to no longer than that."""
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
-            self.flow.pause_reading()
-            self._unset_keepalive_if_required()
-            self._stalled = self._stalled or self.loop.call_later(_REST_SECONDS, self._give_up)
+        if self.conn.their_state is h11.SEND_BODY and self._rest is None:
+            self._rest = self.loop.call_later(_REST_SECONDS, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
-        for timer in (self._limit, self._stalled):
+        for timer in (self._limit, self._stalled, self._rest):
             if timer is not None:
                 timer.cancel()
-        self._limit = self._stalled = None
+        self._limit = self._stalled = self._rest = None
         super().connection_lost(exc)
 
     def _give_up(self) -> None:
