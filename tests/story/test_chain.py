@@ -67,6 +67,8 @@ def test_private_training_states_its_claim_and_is_charged(said: dict[str, Any]) 
 
 def test_every_file_carries_its_proof(said: dict[str, Any]) -> None:
     files = {file["type"]: file for file in said["quantize"]["files"]}
+    gates = {gate["model"] for gate in said["quantize"]["report"]["gates"]}
+    assert {file["name"] for file in files.values()} <= gates  # measured at once, as served
     assert {"F16", "Q8_0", "Q4_K_M"} <= set(files)
     assert all(file["proof"]["verdict"] == "PASS" for file in files.values())
     assert files["F16"]["proof"]["logits"]["F16"]["kl_mean"] < 1e-4

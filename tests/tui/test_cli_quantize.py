@@ -137,6 +137,7 @@ def test_settings_reach_the_job(site: Path, tmp_path: Path, monkeypatch: pytest.
         (["--device-ram", "9" * 18 + "TB"], "Give 1MB to 1000TB"),
         (["--limit", "Q4_0.kld_mean=much"], "is no limit"),
         (["--to", "Q9_9"], "Q9_9 is not a type"),
+        (["--evaluate"], "was not trained here, so there are no records"),
         (["--to", ","], "--to has an empty type"),
         (["--limit", "Q4_0.kld_mean=-1"], "Give 0 or more."),
         (["--limit", "Q4_0.same_top_clear=1.5"], "Give a number from 0 to 1."),

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance.core.errors import ConfigWrong
+from appliance.core.errors import ApplianceError, ConfigWrong
 from tui.cli.face import Face, command
 from tui.cli.files_plan import files_lines, histogram
+from tui.cli.train import say_report
 from tui.words import bytes_text
 
 _ALL = "F16,IQ4_XS,Q4_0,Q4_K_M,Q5_K_M,Q6_K,Q8_0"
@@ -49,6 +50,13 @@ CalibrationFile = Annotated[
         help="Collect it on this text instead of ours. You declare that it is public; this is kept."
     ),
 ]
+Evaluate = Annotated[
+    bool | None,
+    typer.Option(
+        "--evaluate/--no-evaluate",
+        help="Measure the files afterwards, as served, against the base: the gate. Default: if trained here.",
+    ),
+]
 Plan = Annotated[
     bool, typer.Option("--plan", help="Show types, sizes and memory of all types, and start nothing.")
 ]
@@ -72,6 +80,7 @@ def quantize(
     imatrix: Imatrix = False,
     adapter_only: AdapterOnly = False,
     calibration: CalibrationFile = None,
+    evaluate: Evaluate = None,
     plan: Plan = False,
     device_ram: DeviceRam = None,
     context: Context = None,
@@ -79,7 +88,8 @@ def quantize(
     """Merge, convert to GGUF, quantise, and prove that every file is the model it came from.
 
     F16 is always made: it is what the others are measured against. A file that cannot be proven is
-    not entered; a type that is too lossy is stepped up, and the reason is told.
+    not entered; a type that is too lossy is stepped up, and the reason is told. What was trained here
+    is then measured: base, F16 and every file on records never seen, and the gate says which may be served.
     """
     from quantize.limits import read_limits
     from quantize.recipe import read_tensor_types
@@ -113,10 +123,33 @@ def quantize(
         face.say("Nothing was started.")
         face.result(told)
         return
+    if evaluate and not face.session.model(model).trained:
+        raise ConfigWrong(
+            f"{model} was not trained here, so there are no records to measure it on.",
+            "Leave --evaluate out; cloister evaluate takes --dataset.",
+        )
     job_id = face.session.start_quantising({key: value for key, value in spec.items() if value})
     result = face.follow(job_id).end["result"]
     say_files(face, result["files"])
-    face.result(result | {"job": job_id, "next": face.next(model)})
+    report = None
+    if evaluate or (evaluate is None and not adapter_only and face.session.model(model).trained):
+        report = _measured(face, model, must=bool(evaluate))
+    face.result(result | {"job": job_id, "report": report, "next": face.next(model)})
+
+
+def _measured(face: Face, model: str, *, must: bool) -> dict[str, Any] | None:
+    """The report on the files, as they are served; None where there is nothing to measure them on."""
+    try:
+        asked = face.session.evaluation(model, against=None, dataset=None, split="test", limit=None)
+        face.say("Measuring them on records never seen, as they are served.")
+        report: dict[str, Any] = face.follow(face.session.start_evaluation(asked)).end["result"]
+    except ApplianceError as problem:
+        if must or problem.code == "stopped":
+            raise
+        face.wrap(f"The files are there, but were not measured: {problem.message} {problem.hint}")
+        return None
+    say_report(face, report)
+    return report
 
 
 def say_files(face: Face, files: list[dict[str, Any]]) -> None:
