@@ -13,7 +13,7 @@ from appliance.core.home import Home
 from appliance.security.keys import Grant
 from appliance.serve.documents import collections as shelves
 from appliance.serve.documents import index
-from appliance.serve.documents.citations import attribute, check_citations
+from appliance.serve.documents.citations import attribute, check_citations, unknown_citations
 from appliance.serve.documents.embedding import Embedder
 from appliance.serve.documents.grounding import ground
 from appliance.serve.documents.job import refresh
@@ -108,6 +108,7 @@ class Library:
                 }
                 for number in numbers
             ],
+            "unknown": unknown_citations(answer, passages),
             "unsupported": [answer[claim.start : claim.end] for claim in claims if claim.supported is False],
         }
 

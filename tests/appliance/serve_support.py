@@ -162,10 +162,16 @@ def ready(home: Home, job_id: str, timeout: float = 30.0) -> dict[str, Any]:
 
 def processes(job: jobs.JobView) -> tuple[psutil.Process, psutil.Process]:
     """The process of a serve job, and its llama-server."""
+    process = gateway(job)
+    (server,) = process.children()
+    return process, server
+
+
+def gateway(job: jobs.JobView) -> psutil.Process:
+    """The process of a serve job."""
     for process in psutil.process_iter(["cmdline"]):
         if str(job.folder) in (process.info["cmdline"] or []):
-            (server,) = process.children()
-            return process, server
+            return process
     raise AssertionError("the job is not running")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from appliance.serve import route_changes
 from appliance.serve.chosen import choose
 from appliance.serve.counts import counts
 from appliance.serve.documents.job import run as add_documents
+from appliance.serve.endpoint import _FIGURES
 from appliance.serve.library import Library
 from appliance.serve.requests import read_chat
 from appliance.serve.review import list_feedback, read_feedback
@@ -219,6 +221,22 @@ def test_a_key_pushes_only_its_own_answers_out_of_memory(site: Site) -> None:
         assert client.post("/v1/feedback", json={"answer_id": mine, "thumb": 1}).status_code == 200
 
 
+def test_no_crash_leaves_a_core_with_what_users_asked(site: Site) -> None:
+    gateway = support.gateway(site.job)
+    engines = gateway.children()
+    assert len(engines) == 4  # three models and the embedder
+    for process in (gateway, *engines):
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        assert re.search(r"Max core file size +0 +0 ", limits), process.name()
+
+
+def test_a_routes_figures_stay_inside() -> None:
+    assert [_FIGURES.sub("", each) for each in ("hard: 0.52 >= 0.5", "split: arm B")] == [
+        "hard",
+        "split: arm B",
+    ]
+
+
 def test_status_and_metrics_tell_the_same(site: Site) -> None:
     with site.http(site.key()) as client:
         page = client.get("/metrics").text
@@ -298,3 +316,4 @@ def test_documents_that_change_are_read_again(site: Site, tmp_path: Path) -> Non
     told = library.closing('It opens "at nine since Monday" [1]. Parking is free.', found.passages)
     assert told["citations"][0]["verified"] and told["unsupported"] == ["Parking is free."]
     assert not library.closing('It opens "at ten" [1].', found.passages)["citations"][0]["verified"]
+    assert library.closing("It opens at nine [7].", found.passages)["unknown"] == [7]

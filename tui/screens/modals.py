@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -29,8 +29,11 @@ class Choice(Button):
         self.label = Content(f"  {self._text}  ")
 
 
-class Confirm(ModalScreen[bool]):
-    """A question before something that stops work or cannot be had back. The focus is on Cancel."""
+Answer = TypeVar("Answer")
+
+
+class Asking(ModalScreen[Answer]):
+    """A window with a question in `#text` and buttons; the focus is on the one with the id `cancel`."""
 
     AUTO_FOCUS = "#cancel"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -40,6 +43,15 @@ class Confirm(ModalScreen[bool]):
         Binding("pageup", "scroll(-1)", show=False),
         Binding("pagedown", "scroll(1)", show=False),
     ]
+
+    def action_scroll(self, pages: int) -> None:
+        """See the rest of a long question."""
+        text = self.query_one("#text", VerticalScroll)
+        text.scroll_page_down() if pages > 0 else text.scroll_page_up()
+
+
+class Confirm(Asking[bool]):
+    """A question before something that stops work or cannot be had back. The focus is on Cancel."""
 
     def __init__(self, question: str, label: str) -> None:
         super().__init__()
@@ -62,11 +74,6 @@ class Confirm(ModalScreen[bool]):
     def choose(self, event: Button.Pressed) -> None:
         """Enter or a click on a button."""
         self.dismiss(event.button.id == "do")
-
-    def action_scroll(self, pages: int) -> None:
-        """See the rest of a long question."""
-        text = self.query_one("#text", VerticalScroll)
-        text.scroll_page_down() if pages > 0 else text.scroll_page_up()
 
     def action_no(self) -> None:
         """Leave without doing it."""

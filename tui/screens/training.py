@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 from appliance.core.errors import ConfigWrong
 from tui.screens.deeds import Deed, with_epsilon
-from tui.screens.modals import Choice
+from tui.screens.modals import Asking, Choice
 
 
-class ConfirmTraining(ModalScreen[Deed | None]):
+class ConfirmTraining(Asking[Deed | None]):
     """Ends with the deed that the person wants; one with another epsilon than was planned wants a new plan.
 
     The focus is on Cancel, and what is started is always what was shown.
     """
-
-    AUTO_FOCUS = "#cancel"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "no", "Cancel", key_display="esc"),
-        Binding("left,up", "app.focus_previous", show=False),
-        Binding("right,down", "app.focus_next", show=False),
-        Binding("pageup", "scroll(-1)", show=False),
-        Binding("pagedown", "scroll(1)", show=False),
-    ]
 
     def __init__(self, question: str, deed: Deed) -> None:
         super().__init__()
@@ -81,11 +68,6 @@ class ConfirmTraining(ModalScreen[Deed | None]):
             self.query_one("#cancel", Choice).focus()
             return
         self.dismiss(wanted)
-
-    def action_scroll(self, pages: int) -> None:
-        """See the rest of a long plan."""
-        text = self.query_one("#text", VerticalScroll)
-        text.scroll_page_down() if pages > 0 else text.scroll_page_up()
 
     def action_no(self) -> None:
         """Leave without doing it."""
