@@ -10,9 +10,11 @@ import json
 import mmap
 import re
 import struct
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ from appliance.models.task import Task, task_from
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
+_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5
 # llama.cpp makes control tokens of some entries that the file calls ordinary ("</s>", "<EOT>", ...);
 # anything in brackets is therefore treated as if it might be one.
 _MARKUP = re.compile(r"[_▁]?[<\[].+[>\]]", re.DOTALL)
+_FILLING = re.compile(r"\[PAD\d+\]")  # what converters write for rows that no token has
 _WANTED = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
 
 
@@ -50,6 +53,28 @@ class Header:
     space_prefix: str | None
     defined: frozenset[str]
     task: Task | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """An array of texts as it lies in the file: 150,000 objects would stay in memory."""
+
+    content: bytes
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[str]:
+        at = 0
+        for _ in range(self.count):
+            text, at = _string(self.content, at)
+            yield text
+
+    def __getitem__(self, number: int) -> str:
+        if not 0 <= number < self.count:
+            raise IndexError(number)
+        return next(islice(self, number, None))
 
 
 def read_header(path: Path) -> Header:
@@ -89,12 +114,16 @@ def _whole(path: Path) -> Iterator[None]:
 
 def _header(values: dict[str, Any]) -> Header:
     architecture = values["general.architecture"]
-    tokens: list[str] = values["tokenizer.ggml.tokens"]
-    kinds = values.get("tokenizer.ggml.token_type") or [1] * len(tokens)
-    pairs = list(zip(tokens, kinds, strict=True))
-    special = {
-        text for text, kind in pairs if text and (kind in (_UNKNOWN, _CONTROL) or _MARKUP.fullmatch(text))
-    }
+    tokens: Texts = values["tokenizer.ggml.tokens"]
+    kinds = values.get("tokenizer.ggml.token_type") or bytes([1]) * len(tokens)
+    special, defined = set(), set()
+    for text, kind in zip(tokens, kinds, strict=True):
+        if not text or (kind == _UNUSED and _FILLING.fullmatch(text)):
+            continue
+        if kind == _USER_DEFINED:
+            defined.add(text)
+        if kind in (_UNKNOWN, _CONTROL) or _MARKUP.fullmatch(text):
+            special.add(text)
     bos, eos = values.get("tokenizer.ggml.bos_token_id"), values["tokenizer.ggml.eos_token_id"]
     pad = values.get("tokenizer.ggml.padding_token_id")
     task = values.get("cloister.task")
@@ -109,10 +138,10 @@ def _header(values: dict[str, Any]) -> Header:
         pad_text="" if pad is None or pad < 0 else tokens[pad],
         add_bos=bool(values.get("tokenizer.ggml.add_bos_token", False)),
         specials=tuple(sorted(special, key=lambda text: (-len(text), text))),
-        forced=frozenset(text for text, kind in pairs if kind == _USER_DEFINED and text in special),
+        forced=frozenset(defined & special),
         normalizer=values.get("cloister.normalizer"),
         space_prefix=values.get("cloister.space_prefix"),
-        defined=frozenset(text for text, kind in pairs if kind == _USER_DEFINED and text),
+        defined=frozenset(defined),
         task=task_from(json.loads(task)) if task else None,
     )
 
@@ -140,7 +169,7 @@ def _value(content: mmap.mmap, at: int, kind: int) -> tuple[Any, int]:
     return struct.unpack_from(form, content, at)[0], at + struct.calcsize(form)
 
 
-def _string(content: mmap.mmap, at: int) -> tuple[str, int]:
+def _string(content: mmap.mmap | bytes, at: int) -> tuple[str, int]:
     (length,) = struct.unpack_from("<Q", content, at)
     end = at + 8 + length
     if end > len(content):
@@ -148,22 +177,21 @@ def _string(content: mmap.mmap, at: int) -> tuple[str, int]:
     return content[at + 8 : end].decode("utf-8", "replace"), end
 
 
-def _array(content: mmap.mmap, at: int, *, keep: bool) -> tuple[list[Any] | None, int]:
+def _array(content: mmap.mmap, at: int, *, keep: bool) -> tuple[Texts | array[Any] | None, int]:
     kind, count = struct.unpack_from("<IQ", content, at)
     at += 12
     if kind == _STRING:
         if count * 8 > len(content) - at:
             raise ValueError("array")
-        found = []
+        start = at
         for _ in range(count):
-            if keep:
-                text, at = _string(content, at)
-                found.append(text)
-            else:
-                at += 8 + struct.unpack_from("<Q", content, at)[0]
-        return (found if keep else None), at
-    form = f"<{count}{_SCALARS[kind]}"
-    end = at + struct.calcsize(form)
+            at += 8 + struct.unpack_from("<Q", content, at)[0]
+        if at > len(content):
+            raise ValueError("array")
+        return (Texts(content=content[start:at], count=count) if keep else None), at
+    form = _SCALARS[kind]
+    end = at + count * struct.calcsize("<" + form)
     if end > len(content):
         raise ValueError("array")
-    return (list(struct.unpack_from(form, content, at)) if keep else None), end
+    # Of numbers only the kinds of tokens are wanted, 32 bits each.
+    return (array("i", content[at:end]) if keep and form == "i" else None), end

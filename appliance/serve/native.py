@@ -21,7 +21,7 @@ from appliance.serve.grammars import check_schema
 from appliance.serve.llama_server import LlamaServer, common_flags, devices, joined
 from appliance.serve.places import Places, Wanted
 from appliance.serve.slots import Choice
-from appliance.serve.wire import Lost, events, lost
+from appliance.serve.wire import Lost, lost
 
 _BIAS = 200.0  # lifts the allowed tokens over all others and costs 2e-5 of their logits' precision
 _CACHED = "timings/cache_n"
@@ -215,7 +215,7 @@ class Native:
 
     async def _pieces(self, answer: ClientResponse, stops: Stops, kept: int) -> AsyncGenerator[Piece, None]:
         """The pieces. An answer that we cut has no counts of the server's: `kept` is what it reused."""
-        async for together in events(answer):
+        async for together in self.server.wire.events(answer):
             said = ""
             for event in together:
                 text, cut = stops.feed(event["content"])

@@ -20,7 +20,7 @@ from appliance.serve.llama_server import LlamaServer
 from appliance.serve.slots import Choice, Slot, choose_slot, stored_prefix
 
 _MOST_PREFIXES = 16
-WORTH = 32  # tokens: a shorter start is computed with the rest sooner than it is put into the slot
+_WORTH = 32  # tokens: a shorter start is computed with the rest sooner than it is put into the slot
 _UNKNOWN = -1  # as a slot's adapter
 Result = TypeVar("Result")
 
@@ -66,7 +66,7 @@ class Places:
             EngineFailed: the server does not answer. A full disk is only logged.
         """
         key = (adapter, tuple(prefix))
-        if len(prefix) < WORTH or key in self._prefixes:
+        if len(prefix) < _WORTH or key in self._prefixes:
             return
         public = Wanted(prompt=list(prefix), owner=None, shared=len(prefix), adapter=adapter)
         name = f"{hashlib.sha256(repr(key).encode()).hexdigest()}.slot"
@@ -162,7 +162,7 @@ class Places:
                 await self._server.post("/completion", {"prompt": [[]], "n_predict": 0, **fields})
             if await self._restored(place, (wanted.adapter, stored)):
                 return fields, len(stored)
-        elif choice.drop and choice.keep >= WORTH:
+        elif choice.drop and choice.keep >= _WORTH:
             await self._compute(choice, wanted, choice.keep)
             return fields, choice.keep
         return fields | {"cache_prompt": not choice.drop}, 0 if choice.drop else choice.keep

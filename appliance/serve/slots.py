@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+_FEW = 16  # tokens: fewer of one's own are no reason to work apart from the others
+
 
 @dataclass(kw_only=True)
 class Slot:
@@ -61,21 +63,29 @@ def choose_slot(
     """The slot of `free` for `prompt`, whose first `shared` tokens are public.
 
     First the one with most of the owner's own tokens beyond the public ones; else one that
-    remembers nothing private, the longest public start first; else the least recently used, unless
-    one has more of the public start than the `stored` tokens that can be put into any slot.
+    remembers nothing private, the longest public start first; else one that has more of the public
+    start than the `stored` tokens that can be put into any slot. Among equals the one beside those
+    that work, as llama.cpp computes together only slots whose numbers follow each other; then the
+    least recently used.
     """
+    working = set(range(len(slots))) - set(free)
 
-    def rank(place: int) -> tuple[int, bool, bool, int, int]:
+    def rank(place: int) -> tuple[int, bool, bool, int, int, int]:
         slot, kept = slots[place], reusable(slots[place], prompt, owner, adapter, shared)
         own = max(0, kept - shared) if slot.owner == owner else 0
         public = min(kept, shared) if not slot.private else max(0, min(kept, shared) - stored)
-        return (-own, slot.private, slot.adapter != adapter, -public, slot.used)
+        own = own if own >= _FEW else 0
+        return (-own, slot.private, slot.adapter != adapter, -public, _runs(working | {place}), slot.used)
 
     best = min(free, key=rank)
     slot = slots[best]
     mine = slot.owner == owner and slot.adapter == adapter and owner is not None
     keep = reusable(slot, prompt, owner, adapter, shared)
     return Choice(slot=best, keep=keep, drop=not mine and (slot.tail or len(slot.tokens) > keep))
+
+
+def _runs(places: Collection[int]) -> int:
+    return sum(place - 1 not in places for place in places)
 
 
 def reusable(slot: Slot, prompt: Sequence[int], owner: str | None, adapter: int | None, shared: int) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from appliance.serve.grammars import schema_refused
 Lost = aiohttp.ClientError  # the server went away, before or in the middle of an answer
 _URL = "http://engine"
 _LONGEST_LINE = 1 << 20
+_BEAT = 0.00125  # seconds an open stream; what comes faster is read, and passed on, together
+_LONGEST_BEAT = 0.01
 
 
 class Wire:
@@ -23,6 +27,7 @@ class Wire:
     def __init__(self, socket: Path, key: str) -> None:
         self._socket, self.key = str(socket), key
         self._session: aiohttp.ClientSession | None = None
+        self._streams = 0
 
     async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to one request.
@@ -50,6 +55,29 @@ class Wire:
                 raise refusal(answer.status, await answer.read(), schema="json_schema" in body)
         return answer
 
+    async def events(self, answer: aiohttp.ClientResponse) -> AsyncGenerator[list[dict[str, Any]], None]:
+        """The events of an open answer, those together that have come together: fewer steps when it is late.
+
+        Between two looks lies a beat, the longer the more answers are open. A small model writes
+        thousands of tokens a second, and each one told alone costs the cores that compute them.
+
+        Raises:
+            Lost: the server went away. EngineFailed: it failed.
+        """
+        self._streams += 1
+        try:
+            held = b""
+            async for chunk in answer.content.iter_any():
+                seen = time.monotonic()
+                *lines, held = (held + chunk).split(b"\n")
+                if len(held) > _LONGEST_LINE:
+                    raise refusal(500, b"")
+                if found := [event for line in lines if (event := _event(line)) is not None]:
+                    yield found
+                await _until(answer, seen + min(_LONGEST_BEAT, _BEAT * self._streams))
+        finally:
+            self._streams -= 1
+
     async def healthy(self) -> bool:
         """Whether the server says that it is ready."""
         try:
@@ -76,19 +104,17 @@ class Wire:
         return self._session
 
 
-async def events(answer: aiohttp.ClientResponse) -> AsyncGenerator[list[dict[str, Any]], None]:
-    """The events of an open answer, those together that have come together: fewer steps when it is late.
-
-    Raises:
-        Lost: the server went away. EngineFailed: it failed.
-    """
-    held = b""
-    async for chunk in answer.content.iter_any():
-        *lines, held = (held + chunk).split(b"\n")
-        if len(held) > _LONGEST_LINE:
-            raise refusal(500, b"")
-        if found := [event for line in lines if (event := _event(line)) is not None]:
-            yield found
+async def _until(answer: aiohttp.ClientResponse, due: float) -> None:
+    """Leave what comes until `due` to the socket."""
+    transport = answer.connection and answer.connection.transport
+    rest = due - time.monotonic()
+    if transport is None or rest <= 0:
+        return
+    transport.pause_reading()
+    try:
+        await asyncio.sleep(rest)
+    finally:
+        transport.resume_reading()
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

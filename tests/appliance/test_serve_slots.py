@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from appliance.serve.slots import Choice, Slot, choose_slot, stored_prefix
 
 PUBLIC = [1, 2, 3, 4]
+OWN = [7] * 20
 
 
 def ask(slots: list[Slot], prompt: list[int], owner: str = "a", **rest: int | None) -> Choice:
@@ -17,11 +18,11 @@ def ask(slots: list[Slot], prompt: list[int], owner: str = "a", **rest: int | No
 
 
 def test_first_ones_own_then_a_public_one_then_the_longest_unused() -> None:
-    mine = Slot(tokens=[*PUBLIC, 7, 8], public=4, owner="a", used=1)
-    other = Slot(tokens=[*PUBLIC, 7, 8, 9], public=4, owner="b", used=2)
+    mine = Slot(tokens=[*PUBLIC, *OWN, 8], public=4, owner="a", used=1)
+    other = Slot(tokens=[*PUBLIC, *OWN, 8, 9], public=4, owner="b", used=2)
     public = Slot(tokens=[*PUBLIC], public=4, used=9)
     late = Slot(tokens=[5], owner="b", used=3)
-    assert ask([other, mine, public], [*PUBLIC, 7, 8, 9]) == Choice(slot=1, keep=6, drop=False)
+    assert ask([other, mine, public], [*PUBLIC, *OWN, 8, 9]) == Choice(slot=1, keep=25, drop=False)
     # An own slot that shares no more than the public tokens keeps its memory for the next question.
     assert ask([mine, public, other], [*PUBLIC, 5]) == Choice(slot=1, keep=4, drop=False)
     assert ask([late, other], [*PUBLIC, 7, 8, 9]) == Choice(slot=1, keep=4, drop=True)
@@ -43,11 +44,27 @@ def test_what_one_side_calls_private_is_private() -> None:
     assert choose_slot([Slot(tokens=[7, 8])], [0], prompt=[7, 8], owner=None).keep == 0
 
 
+def test_among_equals_the_one_beside_those_that_work() -> None:
+    """llama.cpp computes slots together only if their numbers follow each other without a gap."""
+    slots = [Slot(used=9 - place) for place in range(6)]
+
+    def chosen(*free: int) -> int:
+        return choose_slot(slots, free, prompt=[*PUBLIC, 7], owner="a").slot
+
+    assert chosen(0, 1, 2, 3, 4, 5) == 5  # nobody works: the one least recently used
+    assert chosen(0, 1, 3, 4, 5) == 3  # beside slot 2, on the side that was used longer ago
+    assert chosen(1, 3, 4, 5) == 1  # between 0 and 2
+    slots[4] = Slot(tokens=[*PUBLIC, 7, 7], public=4, owner="a", used=1)
+    assert chosen(0, 1, 3, 4, 5) == 3  # two tokens of one's own are no reason
+    slots[4] = Slot(tokens=[*PUBLIC, *OWN], public=4, owner="a", used=1)
+    assert choose_slot(slots, (0, 3, 4, 5), prompt=[*PUBLIC, *OWN, 8], owner="a").slot == 4
+
+
 def test_memory_belongs_to_its_adapter() -> None:
-    slots = [Slot(tokens=[*PUBLIC, 7], public=4, owner="a", adapter=1), Slot(used=3)]
-    assert ask(slots, [*PUBLIC, 7]) == Choice(slot=1, keep=0, drop=False)
-    assert ask(slots, [*PUBLIC, 7], adapter=1) == Choice(slot=0, keep=5, drop=False)
-    assert ask(slots[:1], [*PUBLIC, 7], adapter=0) == Choice(slot=0, keep=0, drop=True)
+    slots = [Slot(tokens=[*PUBLIC, *OWN], public=4, owner="a", adapter=1), Slot(used=3)]
+    assert ask(slots, [*PUBLIC, *OWN]) == Choice(slot=1, keep=0, drop=False)
+    assert ask(slots, [*PUBLIC, *OWN], adapter=1) == Choice(slot=0, keep=24, drop=False)
+    assert ask(slots[:1], [*PUBLIC, *OWN], adapter=0) == Choice(slot=0, keep=0, drop=True)
 
 
 tokens = st.lists(st.integers(1, 3), max_size=6)
