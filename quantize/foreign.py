@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from appliance.models.task import KINDS, task_from
 from quantize import worker
 from quantize.header import read_gguf
 from quantize.kernel import TYPE_NAMES, try_adapter, try_embedder, try_file
+from quantize.sound_encoder import ENCODERS
 
 _PATIENCE, _SPEED = 120, 20e6  # seconds, and bytes a second of a slow disk and one core
 _LONGEST_TASK = 100_000  # bytes; it goes into the registry
@@ -21,7 +23,8 @@ def check_gguf(path: Path) -> dict[str, Any]:
     """Check a GGUF that someone else made: its header here, then a trial in a child process.
 
     Returns facts for its registry entry. It is sound and can be served; nothing proves what it is. A
-    file with a pooling and without a chat template is an embedding model (`embeds`: its width).
+    file with a pooling and without a chat template is an embedding model (`embeds`: its width), and so is
+    every BERT.
 
     Raises:
         ModelRejected: the header is unsound, it has no usable chat template, or it is not a model.
@@ -31,7 +34,7 @@ def check_gguf(path: Path) -> dict[str, Any]:
     if header.values.get("general.type") == "adapter":
         raise ModelRejected(f"{path.name} is an adapter, not a model.", "Import the base that it belongs to.")
     arch = header.values["general.architecture"]
-    embeds = f"{arch}.pooling_type" in header.values and "tokenizer.chat_template" not in header.values
+    embeds = is_embedder(header.values)
     seen = worker.run(
         try_embedder if embeds else try_file,
         doing=f"Opening {path.name} in llama.cpp",
@@ -50,6 +53,13 @@ def check_gguf(path: Path) -> dict[str, Any]:
         "proof": None,
         **({"embeds": seen["embeds"]} if embeds else {}),
     }
+
+
+def is_embedder(values: Mapping[str, Any]) -> bool:
+    """Whether the GGUF with these key-values turns texts into vectors and writes none."""
+    arch = values["general.architecture"]
+    pooled = f"{arch}.pooling_type" in values and "tokenizer.chat_template" not in values
+    return arch in ENCODERS or pooled
 
 
 def check_adapter_gguf(path: Path, base: Path) -> None:

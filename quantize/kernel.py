@@ -172,11 +172,10 @@ def try_embedder(file: str) -> dict[str, int]:
         ModelRejected, EngineFailed: any of that cannot be done.
     """
     # Here, since the children that quantise need nothing of serving.
-    from appliance.serve.documents.embedding import vector_of
-    from appliance.serve.embedding import read_form
+    from appliance.serve.documents.embedding import opened, vector_of
 
-    with LlamaFile(file, context=512, check=True, pooling=read_form(Path(file)).pooling) as llama:
-        vector = vector_of(llama, "Is there a bed free on ward 3?")
+    with opened(Path(file), check=True) as (llama, form):
+        vector = vector_of(llama, form, "Is there a bed free on ward 3?")
         if not np.isfinite(vector).all() or not vector.any():
             raise ModelRejected(f"{Path(file).name} does not compute.", "Its weights are damaged.")
         return {"context": llama.n_context_train, "embeds": len(vector)}

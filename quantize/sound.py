@@ -2,8 +2,9 @@
 
 The rules come from reading llama.cpp as of llama-cpp-python 0.3.36: src/llama-model.cpp, llama-hparams.cpp,
 models/*.cpp, llama-adapter.cpp and ggml/src/gguf.cpp. Where those would abort, divide by zero or allocate
-by a number out of the file, the file is refused. The architectures that this version makes are checked to
-the last name; of any other, what every architecture has in common. Tokens: sound_vocabulary.py.
+by a number out of the file, the file is refused. The architectures that this version makes and those of
+embedding models (sound_encoder.py) are checked to the last name; of any other, what every architecture
+has in common. Tokens: sound_vocabulary.py.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import numpy as np
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, MODEL_TENSORS, TENSOR_NAMES
 
 from appliance.models.prompt import check_template
-from quantize import sound_vocabulary
+from quantize import sound_encoder, sound_vocabulary
+from quantize.sound_encoder import ENCODERS
 
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
+_KNOWN = (*ARCHITECTURES, *ENCODERS)
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 # key -> least, most (llama-hparams.h: 512 layers, 1024 experts; the others far beyond any model)
@@ -45,6 +48,7 @@ _COUNTS = {
     "expert_group_used_count": (0, 1024),
     "nextn_predict_layers": (0, 511),
     "pooling_type": (0, 0),
+    "embedding_length_out": (1, 1 << 18),
 }
 _PER_LAYER = (
     "feed_forward_length",
@@ -125,6 +129,8 @@ def check(values: dict[str, Any], raw: Raw, tensors: Tensors) -> None:
     _check_heads(arch, said, raw)
     tokens = sound_vocabulary.check(values, raw)
     _check_tensors(arch, said, tensors, tokens)
+    if arch in ENCODERS:
+        sound_encoder.check(arch, values, said, tensors)
     if "tokenizer.chat_template" in values:
         check_template(values["tokenizer.chat_template"])
 
@@ -135,8 +141,8 @@ def _kind(raw: Raw, key: str, *kinds: int) -> None:
 
 
 def _check_numbers(arch: str, said: dict[str, Any], raw: Raw, *, pooled: bool) -> None:
-    needed = (*_NEEDED, *_NEEDED_HERE) if arch in ARCHITECTURES else _NEEDED
-    for name in needed:
+    more = _NEEDED_HERE if arch in ARCHITECTURES else sound_encoder.NEEDED if arch in ENCODERS else ()
+    for name in (*_NEEDED, *more):
         if f"{arch}.{name}" not in raw.kinds:
             raise ValueError(f"no {arch}.{name}")
     for name, value in said.items():
@@ -144,7 +150,7 @@ def _check_numbers(arch: str, said: dict[str, Any], raw: Raw, *, pooled: bool) -
             raise ValueError(f"{arch}.{name} is {value}")
     for name, (least, most) in _COUNTS.items():
         key = f"{arch}.{name}"
-        if name in _PER_LAYER and key in raw.arrays and arch not in ARCHITECTURES:
+        if name in _PER_LAYER and key in raw.arrays and arch not in _KNOWN:
             items = raw.arrays[key]
             if raw.kinds[key] not in ((ARRAY, UINT32), (ARRAY, INT32)) or len(items) != said["block_count"]:
                 raise ValueError(f"{key} has {len(items)} items of type {raw.kinds[key][1]}")
@@ -163,8 +169,12 @@ def _check_numbers(arch: str, said: dict[str, Any], raw: Raw, *, pooled: bool) -
         if not low <= said.get(name, low) <= high:
             raise ValueError(f"{arch}.{name} is {said[name]}")
     _kind(raw, f"{arch}.attention.causal", BOOL)
-    if said.get("attention.causal", True) is not True:
-        raise ValueError("it is no model that writes text")
+    writes = arch not in ENCODERS
+    if said.get("attention.causal", True) is not writes:
+        raise ValueError("it is no model that writes text" if writes else f"{arch} writes no text")
+    # We read as many numbers of a vector as the model is wide.
+    if said.get("embedding_length_out", said["embedding_length"]) != said["embedding_length"]:
+        raise ValueError(f"{arch}.embedding_length_out is not its embedding_length")
     _kind(raw, f"{arch}.rope.scaling.type", STRING)
     if said.get("rope.scaling.type", "none") not in _ROPE_SCALING:
         raise ValueError(f"{arch}.rope.scaling.type is unknown")
@@ -247,10 +257,10 @@ def _check_tensors(arch: str, said: dict[str, Any], tensors: Tensors, tokens: in
             raise ValueError(f"tensor {name} has the type {kind}")
         if len(shape) == 1 and kind != "F32":  # llama.cpp adds and multiplies by no other
             raise ValueError(f"tensor {name} has one dimension and the type {kind}")
-    if arch in ARCHITECTURES and len(blocks) != said["block_count"]:
+    if known and len(blocks) != said["block_count"]:
         raise ValueError(f"tensors of {len(blocks)} blocks, not {said['block_count']}")
     for number, held in blocks.items():  # optional to llama.cpp, but it crashes without
-        if arch in ARCHITECTURES and not (held >= {"attn_qkv"} or held >= {"attn_q", "attn_k", "attn_v"}):
+        if known and not (held >= {"attn_qkv"} or held >= {"attn_q", "attn_k", "attn_v"}):
             raise ValueError(f"block {number} has no attention")
     _, rows = tensors.get("token_embd.weight", ("", ()))
     if rows != (said["embedding_length"], tokens):
@@ -258,8 +268,8 @@ def _check_tensors(arch: str, said: dict[str, Any], tensors: Tensors, tokens: in
 
 
 def _known_names(arch: str) -> set[str]:
-    """Names of an architecture's tensors, from gguf's tables; empty for those that we do not make."""
-    if arch not in ARCHITECTURES:
+    """Names of an architecture's tensors, from gguf's tables; empty for those that are not known here."""
+    if arch not in _KNOWN:
         return set()
     made = next(one for one in MODEL_ARCH if MODEL_ARCH_NAMES[one] == arch)
     return {*_ROPE_FACTORS, *(TENSOR_NAMES[tensor] for tensor in MODEL_TENSORS[made])}

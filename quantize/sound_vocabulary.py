@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from quantize import sound_encoder
+
 if TYPE_CHECKING:
     from quantize.sound import Raw
 
-_TOKENIZERS = ("gpt2", "llama", "t5", "gemma4")  # the others are of models that write no text, or of tests
+_TOKENIZERS = ("gpt2", "llama", "t5", "gemma4")  # of models that write; the others are of none, or of tests
 _UNSPLIT = ("whitespace", "gemma4")  # pre-tokenizers that leave spaces in words, on which gpt2 aborts
-_DEFAULTS = {"llama": ("bos", "eos", "unknown"), "t5": ("eos", "unknown")}
+_DEFAULTS = {"llama": ("bos", "eos", "unknown"), "t5": ("eos", "unknown"), "bert": ("bos", "seperator")}
 _MOST_TOKENS, _LONGEST_TOKEN = 1 << 21, 4096
 _BYTE = re.compile(rb"<0x[0-9A-F]{2}>")
 _BYTE_TYPE, _LAST_TYPE = 6, 6
@@ -33,6 +35,8 @@ _KINDS = {
     "add_sep_token": (7,),
     "add_space_prefix": (7,),
     "remove_extra_whitespaces": (7,),
+    "normalizer.lowercase": (7,),
+    "normalizer.strip_accents": (7,),
 }
 _PHI3 = (b"</s>", b"<unk>", b"<s>", b"<|endoftext|>")
 
@@ -56,13 +60,18 @@ def check(values: dict[str, Any], raw: Raw) -> int:
         for key, value in (values | raw.arrays).items()
         if key.startswith("tokenizer.ggml.")
     }
-    model = said.get("model")
-    if model not in _TOKENIZERS:
-        raise ValueError(f"its tokenizer {str(model)[:40]!r} is none of {', '.join(_TOKENIZERS)}")
+    model = str(said.get("model"))
+    known = (
+        sound_encoder.TOKENIZERS if values["general.architecture"] in sound_encoder.ENCODERS else _TOKENIZERS
+    )
+    if model not in known:
+        raise ValueError(f"its tokenizer {model[:40]!r} is none of {', '.join(known)}")
     tokens = _tokens(said)
     _types(said, tokens)
     _identifiers(said, raw, model, len(tokens))
-    if model == "gpt2":
+    if model == "bert":
+        sound_encoder.check_words(said, tokens)
+    elif model == "gpt2":
         if said.get("pre") in _UNSPLIT:
             raise ValueError(f"its pre-tokenizer {said['pre']} does not go with its tokenizer")
         _merges(said)

@@ -23,6 +23,7 @@ import psutil
 
 from appliance.core.errors import ConfigWrong, EngineFailed, ModelRejected, NotFound
 from appliance.models.wording import pattern_of, reword
+from appliance.models.wordpiece import normalizer_of
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
 _MAX_BATCH, _MAX_UBATCH = 2048, 512
@@ -151,7 +152,7 @@ class LlamaFile:
         self.metadata = self._metadata()
         trained = self.metadata.get(f"{self.metadata.get('general.architecture')}.context_length", "0")
         self.n_context_train = int(trained) if trained.isdecimal() else 0
-        self.normalizer = self.metadata.get("cloister.normalizer")
+        self.normalizer = normalizer_of(self.metadata)
         self.space_prefix = self.metadata.get("cloister.space_prefix")
         self._patterns: dict[bool, re.Pattern[str] | None] = {}
         if not vocab_only:

@@ -1,7 +1,8 @@
 """What a tokenizer does to text before its vocabulary sees it and llama.cpp leaves out.
 
 The converter records it in the file: cloister.normalizer (NFC) and cloister.space_prefix (first: a
-space before a text that begins without one, each: after every special token too).
+space before a text that begins without one, each: after every special token too). For a tokenizer of
+BERT it follows from the file's own keys (wordpiece.py).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+
+from appliance.models.wordpiece import words
 
 _SPACES = (" ", "▁")
 
@@ -33,6 +36,8 @@ def reword(
     """
     if normalizer == "NFC":
         text = unicodedata.normalize("NFC", text)
+    elif normalizer and normalizer.startswith("BERT"):
+        text = words(text, lower="lower" in normalizer, strip="strip" in normalizer)
     if not space:
         return text
     found, at, wanted = [], 0, begins

@@ -1,7 +1,8 @@
 """Texts to vectors: what the search in documents and /v1/embeddings stand on.
 
 An embedding model is a GGUF file of its own, served by a llama-server that does nothing else, or by
-llama.cpp in this process (embedding_inprocess.py). Both give the same vectors, of length 1.
+llama.cpp in this process (embedding_inprocess.py). Both give the same vectors, of length 1. Models such as
+BERT look at a whole text at once, which must therefore fit into one step of llama.cpp (its ubatch).
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from typing import Any, Protocol
 
 from appliance.core.errors import ConfigWrong, ModelRejected
 from appliance.models.wording import pattern_of, reword
+from appliance.models.wordpiece import normalizer_of
 from appliance.serve.engine import default_threads, pick_binary
 from appliance.serve.header import read_header, read_values
 from appliance.serve.llama_server import LlamaServer, common_flags, devices
 
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}  # llama_pooling_type
 LONGEST_TEXT = 2048  # tokens; a text is computed in one step, whose memory grows with it
+_SHORTEST = 16  # tokens that a model must read at once, two of which are not the text's
 _AT_ONCE = 64  # texts in one request to the server
 _TEXTS = 2  # texts that the server computes at the same time
 Text = str | Sequence[int]
@@ -83,7 +86,7 @@ def read_form(path: Path) -> Form:
     """The form of the embedding model at `path`; without a pooling of its own it is the mean.
 
     Raises:
-        ModelRejected: no whole GGUF file, or one that scores pairs of texts (rerank).
+        ModelRejected: no whole GGUF file, one that scores pairs of texts (rerank), or of less than 16 tokens.
     """
     values = read_values(path)
     try:
@@ -93,13 +96,13 @@ def read_form(path: Path) -> Form:
             pooling=pooling,
             width=int(values[f"{kind}.embedding_length"]),
             context=min(int(values[f"{kind}.context_length"]), LONGEST_TEXT),
-            normalizer=values.get("cloister.normalizer"),
+            normalizer=normalizer_of(values),
             space_prefix=values.get("cloister.space_prefix"),
             defined=tuple(read_header(path).defined) if "cloister.space_prefix" in values else (),
         )
     except (KeyError, TypeError, ValueError) as problem:
         raise ModelRejected(f"{path.name} is no embedding model.", "Import another GGUF file.") from problem
-    if pooling not in POOLINGS:
+    if pooling not in POOLINGS or form.context < _SHORTEST:
         raise ModelRejected(f"{path.name} gives no vectors of texts.", "Import an embedding model.")
     return form
 

@@ -20,6 +20,7 @@ from appliance.serve.admission import names_of
 from appliance.serve.chosen import Chosen, choose, open_checked
 from appliance.serve.documents.embedding import Embedder as DocumentEmbedder
 from appliance.serve.documents.embedding import embedder_id
+from appliance.serve.documents.parts import CONTEXT, LONGEST, joined, parts
 from appliance.serve.embedding import Embedder, pick_embedder
 from appliance.serve.engine import Engine, pick_engine
 from appliance.serve.header import Header, read_header
@@ -124,17 +125,25 @@ def for_documents(embedder: Embedder, name: str, known: str) -> DocumentEmbedder
 
     loop = asyncio.get_running_loop()
 
-    async def embed(texts: Sequence[str]) -> list[list[float]]:
-        tokens = [await embedder.tokenize(text) for text in texts]
-        most = embedder.context
-        return await embedder.embed(
-            [each if len(each) <= most else [*each[: most - 1], each[-1]] for each in tokens]
-        )
+    most = min(embedder.context, CONTEXT)
+
+    async def cut(texts: Sequence[str]) -> list[list[list[int]]]:
+        frame = await embedder.tokenize("")
+        return [parts(await embedder.tokenize(text[:LONGEST]), frame, most) for text in texts]
+
+    async def embed(texts: Sequence[str]) -> Any:
+        whole = await cut(texts)
+        vectors = iter(await embedder.embed([part for each in whole for part in each]))
+        found = [(np.array([next(vectors) for _ in each]), [len(part) for part in each]) for each in whole]
+        return np.array([joined(some, weights) for some, weights in found], np.float32)
 
     def wait(texts: Sequence[str]) -> Any:
-        return np.array(asyncio.run_coroutine_threadsafe(embed(texts), loop).result(), np.float32)
+        return asyncio.run_coroutine_threadsafe(embed(texts), loop).result()
 
-    return DocumentEmbedder(name=name, id=known, embed=wait)
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(each) for each in asyncio.run_coroutine_threadsafe(cut(texts), loop).result()]
+
+    return DocumentEmbedder(name=name, id=known, embed=wait, parts=count)
 
 
 def check_cache(spec: dict[str, Any]) -> str:

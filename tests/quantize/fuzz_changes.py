@@ -34,10 +34,13 @@ OTHER_KEYS = words(
     tokenizer.ggml.unknown_token_id tokenizer.ggml.fim_pre_token_id tokenizer.ggml.suppress_tokens
     tokenizer.ggml.token_type_count tokenizer.ggml.add_space_prefix tokenizer.ggml.precompiled_charsmap
     tokenizer.ggml.remove_extra_whitespaces general.tensor_extra.name general.tensor_extra.prec_a4
-    adapter.alora.invocation_tokens cloister.normalizer"""
+    adapter.alora.invocation_tokens cloister.normalizer tokenizer.ggml.normalizer.lowercase
+    tokenizer.ggml.bos_token_id tokenizer.ggml.seperator_token_id tokenizer.ggml.cls_token_id
+    tokenizer.ggml.normalizer.strip_accents ARCH.attention.head_count_kv ARCH.attention.key_length
+    ARCH.attention.value_length"""
 )
 OTHER_TEXTS = words(
-    """llama qwen2 qwen3 gemma gemma2 gemma3 gemma3n phi2 phi3 mistral bert t5 mamba rwkv6 deepseek2 gpt2
+    """llama qwen2 qwen3 gemma gemma2 gemma3 gemma3n phi2 phi3 mistral bert nomic-bert t5 mamba rwkv6 gpt2
     falcon none linear yarn longrope whitespace gemma4 gpt-2 llama-bpe qwen2 kimi-k2 plamo2 no_vocab
     phi-3 adapter mmproj lora NFC"""
 )
@@ -61,6 +64,7 @@ TENSOR_NAMES = [
     b"",
     b"rope_freqs.weight",
 ]
+TENSOR_NAMES += [b"token_types.weight", b"position_embd.weight", b"token_embd_norm.bias", b"cls.weight"]
 TENSOR_NAMES += [b"a" * 80, b"blk.0.attn_q.weight\0x", b"blk.0.ffn_gate.scale", b"blk.-1.ffn_up.weight"]
 
 

@@ -15,7 +15,9 @@ import numpy as np
 from gguf import GGUFWriter
 
 from appliance.core.errors import ApplianceError
-from quantize.kernel import try_adapter, try_file
+from quantize.foreign import is_embedder
+from quantize.header import read_gguf
+from quantize.kernel import try_adapter, try_embedder, try_file
 
 WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 FORMS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<B", 10: "<Q", 11: "<q", 12: "<d"}
@@ -114,7 +116,7 @@ def tiny(folder: Path, arch: str, words: str) -> Path:
     writer.add_rope_freq_base(10000.0)
     if arch.startswith("gemma"):
         writer.add_sliding_window(64)
-    count = _add_words(writer, words)
+    count = add_words(writer, words)
     shapes = {"token_embd": (count, WIDTH), "output_norm": (WIDTH,)}
     norms = ["attn_norm", "ffn_norm"] + ["post_attention_norm", "post_ffw_norm"] * arch.startswith("gemma")
     for layer in range(LAYERS):
@@ -134,11 +136,11 @@ def tiny(folder: Path, arch: str, words: str) -> Path:
         shapes |= {f"blk.{layer}.{name}": shape for name, shape in of.items()}
     for name, shape in shapes.items():
         writer.add_tensor(f"{name}.weight", chance.normal(0, 0.1, shape).astype(np.float32))
-    _finish(writer)
+    finish(writer)
     return file
 
 
-def _add_words(writer: GGUFWriter, words: str) -> int:
+def add_words(writer: GGUFWriter, words: str, *, chat: bool = True) -> int:
     letters = [chr(code) for code in range(33, 127)]
     if words == "gpt2":
         tokens = ["<s>", "</s>", "<pad>", *letters, "Ġ", "Ċ", "th", "the"]
@@ -158,7 +160,8 @@ def _add_words(writer: GGUFWriter, words: str) -> int:
     writer.add_bos_token_id(tokens.index("<s>"))
     writer.add_eos_token_id(tokens.index("</s>"))
     writer.add_add_bos_token(True)
-    writer.add_chat_template(TEMPLATE)
+    if chat:
+        writer.add_chat_template(TEMPLATE)
     return len(tokens)
 
 
@@ -175,11 +178,11 @@ def tiny_adapter(folder: Path) -> Path:
             a, b = chance.normal(0, 0.1, (4, WIDTH)), chance.normal(0, 0.1, (rows, 4))
             writer.add_tensor(f"blk.{layer}.{name}.weight.lora_a", a.astype(np.float32))
             writer.add_tensor(f"blk.{layer}.{name}.weight.lora_b", b.astype(np.float32))
-    _finish(writer)
+    finish(writer)
     return file
 
 
-def _finish(writer: GGUFWriter) -> None:
+def finish(writer: GGUFWriter) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -195,7 +198,10 @@ def open_all(files: list[str], base: str, log: str) -> None:
         for file in files:
             out.write(f"open {file}\n")
             try:
-                try_adapter(base, file) if "adapter" in Path(file).name else try_file(file)
+                if "adapter" in Path(file).name:
+                    try_adapter(base, file)
+                else:
+                    (try_embedder if is_embedder(read_gguf(Path(file)).values) else try_file)(file)
                 out.write("loaded\n")
             except ApplianceError:
                 out.write("refused\n")

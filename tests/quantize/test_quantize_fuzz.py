@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fuzz_changes import changed_gguf, changed_safetensors
+from fuzz_encoders import KINDS, tiny_encoder
 from fuzz_support import (
     open_all,
     open_safetensors,
@@ -38,12 +39,12 @@ _SUFFIX = {".gguf": (open_all, read_gguf), ".safetensors": (open_safetensors, re
 
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """One file of each architecture and tokenizer, an adapter, and one that our converter wrote."""
+    """One file of each architecture and tokenizer, an adapter, one that our converter wrote, and encoders."""
     folder = tmp_path_factory.mktemp("seeds")
     files = [tiny(folder, arch, TOKENIZERS[i % 2]) for i, arch in enumerate(ARCHITECTURES)]
     files += [tiny(folder, "llama", "t5"), tiny(folder, "qwen2", "gpt2"), tiny_adapter(folder)]
     convert(open_checkpoint(make_model(folder / "base")), folder / "converted.gguf", "F16", name="t")
-    return [*files, folder / "converted.gguf"]
+    return [*files, folder / "converted.gguf", *(tiny_encoder(folder, *kind) for kind in KINDS)]
 
 
 @pytest.fixture

@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from appliance.core.home import Home
 from appliance.core.job import Job
+from appliance.serve.documents.embedding import Embedder
+from appliance.serve.documents.indexing import update
 from appliance.serve.documents.job import run as index
 from tui.cli.entry import run
 
@@ -99,6 +102,23 @@ def test_look_search_open_remove(policies: Home, place: Path, capsys: pytest.Cap
     assert told(capsys, "docs", "remove", "policies")["removed"]
     assert told(capsys, "docs", "list")["collections"] == []
     assert told(capsys, "audit", "tail")["entries"][-1]["what"] == "docs.remove"
+
+
+def test_passages_embedded_in_parts_are_told(
+    home: Home, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy = Embedder(
+        name="minilm",
+        id="minilm@0",
+        embed=lambda texts: np.ones((len(texts), 2)),
+        parts=lambda texts: [1 + ("leave" in text) for text in texts],
+    )
+    update(home, "policies", place, job="0001", who="mira", embedder=toy)
+    out = " ".join(lines(capsys, "docs", "show", "policies").split())
+    assert "searched by keywords and minilm" in out
+    assert "1 passage is longer than the embedding model reads at once" in out
+    assert told(capsys, "docs", "show", "policies")["in_parts"] == 1
+    assert told(capsys, "audit", "tail")["entries"][-1]["in_parts"] == 1
 
 
 @pytest.mark.parametrize(

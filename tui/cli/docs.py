@@ -54,6 +54,7 @@ def add(
     if not done["passages"]:
         _wrapped(face, f"WARNING: {folder} holds no document that can be read, so nothing can be cited.")
     face.say(f"  Searched by {_by(done['embedder'])}. See: cloister docs show {collection}")
+    _say_long(face, done["in_parts"])
     face.result(done | {"job": job.id, "protected": False})
 
 
@@ -87,6 +88,7 @@ def show(face: Face, collection: Name) -> None:
     face.say(f"{found.collection}: {found.read:,} files, {found.passages:,} passages")
     _wrapped(face, f"from {found.folder}")
     _wrapped(face, f"indexed {found.updated[:16]}, searched by {found.search}")
+    _say_long(face, found.in_parts)
     if found.stale is None:
         _wrapped(face, "The folder is away; what was indexed is still cited.")
     _say_stale(face, found)
@@ -174,6 +176,17 @@ def remove(face: Face, collection: Name) -> None:
     face.result({"collection": collection, "removed": True})
 
 
+def _say_long(face: Face, count: int) -> None:
+    """That passages are longer than the embedding model reads, and what that means."""
+    if count:
+        passages = "1 passage is" if count == 1 else f"{count:,} passages are"
+        _wrapped(
+            face,
+            f"{passages} longer than the embedding model reads at once: each part is embedded by itself, and"
+            " the mean stands for the whole. Nothing is left out.",
+        )
+
+
 def _say_stale(face: Face, found: Status) -> None:
     """That files changed since they were indexed, and what to do."""
     if found.stale:
@@ -197,6 +210,7 @@ def _told(found: Status) -> dict[str, Any]:
         "folder": found.folder,
         "read": found.read,
         "passages": found.passages,
+        "in_parts": found.in_parts,
         "search": found.search,
         "indexed": found.updated,
         "stale": found.stale,

@@ -19,6 +19,10 @@ from appliance.serve.documents.texts import PAGE_BREAK, Page
 from appliance.serve.documents.walking import Seen
 
 FORMAT = 1
+_LONG = """CREATE TABLE IF NOT EXISTS long (
+    chunk INTEGER PRIMARY KEY REFERENCES chunks (id) ON DELETE CASCADE,
+    parts INTEGER NOT NULL
+)"""  # not in the first indexes of this format, whose readers leave it alone
 _SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     """CREATE TABLE files (
@@ -101,6 +105,7 @@ def drafting(path: Path) -> Iterator[sqlite3.Connection]:
             with together(link):
                 for statement in _SCHEMA:
                     link.execute(statement)
+        link.execute(_LONG)
         yield link
 
 
@@ -143,6 +148,13 @@ def files(link: sqlite3.Connection) -> list[File]:
         " (SELECT COUNT(number) FROM pages WHERE file = files.id) AS pages FROM files ORDER BY path"
     )
     return [File(**dict(row)) for row in rows]
+
+
+def in_parts(link: sqlite3.Connection) -> int:
+    """How many passages were too long for the embedding model and are embedded in parts."""
+    if not link.execute("SELECT 1 FROM sqlite_master WHERE name = 'long'").fetchone():
+        return 0
+    return int(link.execute("SELECT COUNT(*) FROM long").fetchone()[0])
 
 
 def drop(link: sqlite3.Connection, path: str) -> None:

@@ -34,12 +34,16 @@ from appliance.serve.documents.walking import Seen, open_inside, survey
 
 MOST_PASSAGES = 200_000  # vectors are searched one by one
 _TOGETHER = 32  # texts embedded at once
+_HEADING = 400  # characters of a heading that are embedded with each of its passages
 Say = Callable[[str, int, int], None]  # stage, done, total
 
 
 @dataclass(frozen=True, kw_only=True)
 class Indexed:
-    """What an update did: counts of files that were read, all passages, and why other files were left out."""
+    """What an update did: counts of files that were read, all passages, and why other files were left out.
+
+    `in_parts`: passages that were too long for the embedding model, each part of them embedded by itself.
+    """
 
     collection: str
     added: int = 0
@@ -47,6 +51,7 @@ class Indexed:
     removed: int = 0
     same: int = 0
     passages: int = 0
+    in_parts: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     embedder: str = ""
 
@@ -161,6 +166,7 @@ def update(
                     changed=done.changed,
                     removed=done.removed,
                     passages=done.passages,
+                    in_parts=done.in_parts,
                     embedder=about["embedder"],
                 )
             draft.replace(published)
@@ -212,6 +218,7 @@ def _difference(link: sqlite3.Connection, collection: str, before: dict[str, str
         removed=len(before.keys() - after.keys()),
         same=len(both) - changed,
         passages=sum(file.passages for file in files),
+        in_parts=index.in_parts(link),
         left_out=dict(Counter(file.reason for file in files if file.reason).most_common()),
         embedder=embedder,
     )
@@ -249,6 +256,7 @@ def _embed(link: sqlite3.Connection, embedder: Embedder | None, drafted: str, sa
     with index.together(link):
         if embedder is None or embedder.id != drafted:
             link.execute("UPDATE chunks SET vector = NULL WHERE vector IS NOT NULL")
+            link.execute("DELETE FROM long")
         index.set_meta(link, drafted=embedder.id if embedder else "")
     if embedder is None:
         return
@@ -264,13 +272,15 @@ def _embed(link: sqlite3.Connection, embedder: Embedder | None, drafted: str, sa
             "SELECT heading, text FROM words WHERE rowid IN (SELECT value FROM json_each(?)) ORDER BY rowid",
             (json.dumps(part),),
         )
-        texts = [f"{row['heading']}\n{row['text']}".strip() for row in rows]
+        texts = [f"{row['heading'][:_HEADING]}\n{row['text']}".strip() for row in rows]
         vectors = packed(unit_vectors(embedder, texts))
+        long = [pair for pair in zip(part, embedder.parts(texts), strict=True) if pair[1] > 1]
         with index.together(link):
             link.executemany(
                 "UPDATE chunks SET vector = ? WHERE id = ?",
                 list(zip(vectors, part, strict=True)),
             )
+            link.executemany("INSERT OR REPLACE INTO long (chunk, parts) VALUES (?, ?)", long)
         say("embed", done + at + len(part), total)
 
 

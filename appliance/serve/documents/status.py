@@ -15,13 +15,17 @@ from appliance.serve.documents.retrieve import KEYWORDS
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """One collection. `stale`: files that differ from the folder now; None: the folder is away."""
+    """One collection. `stale`: files that differ from the folder now; None: the folder is away.
+
+    `in_parts`: passages that were too long for the embedding model and are embedded in parts.
+    """
 
     collection: str
     folder: str
     updated: str
     search: str
     passages: int
+    in_parts: int
     bytes: int
     files: tuple[index.File, ...]
     stale: int | None
@@ -45,7 +49,7 @@ def status(home: Home, collection: str) -> Status:
     """
     path = found_index(home, collection)
     with index.looking(path) as link:
-        about, files = index.meta(link), tuple(index.files(link))
+        about, files, long = index.meta(link), tuple(index.files(link)), index.in_parts(link)
     try:
         changed: int | None = stale(home, collection)
     except ApplianceError:
@@ -57,6 +61,7 @@ def status(home: Home, collection: str) -> Status:
         updated=about["updated"],
         search=f"keywords and {name}" if name else KEYWORDS,
         passages=sum(file.passages for file in files),
+        in_parts=long,
         bytes=path.stat().st_size,
         files=files,
         stale=changed,
