@@ -1,14 +1,14 @@
-# make install | demo | test | check | bench | soak | base-model.  VENV=DIR chooses the place,
+# make install | demo | test | check | bench | soak | base-model | wheelhouse.  VENV=DIR chooses the place,
 # PROFILE=edge installs what serving needs and no more (docs/serve-edge.md).
 VENV ?= .venv
 PROFILE ?= site
 PYTHON ?= python3
 BIN = $(abspath $(VENV))/bin
 
-.PHONY: install demo test check bench soak base-model
+.PHONY: install demo test check bench soak base-model wheelhouse
 .DEFAULT_GOAL := install
 
-INSTALLER = pyproject.toml packaging/install.py packaging/edge.py packaging/llama/server.cmake
+INSTALLER = pyproject.toml packaging/install.py packaging/edge.py packaging/offline.py packaging/steps.py packaging/llama/server.cmake
 SOURCES = $(shell find appliance federated quantize tui -type f -not -name '*.pyc')
 
 install: $(VENV)/.installed-$(PROFILE)
@@ -41,3 +41,8 @@ bench: $(VENV)/.installed-dev
 base-model: $(VENV)/.installed-site
 	@test -d "$(CORPUS)" || { echo "error: no corpus folder given"; echo "try: make base-model CORPUS=DIR"; exit 2; }
 	@PYTHONPATH=packaging $(BIN)/python -m base_model "$(CORPUS)" appliance/models/base --work build/base-model
+
+# What `PROFILE` needs, to install without a network (docs/supply.md).
+WHEELHOUSE ?= build/wheelhouse-$(PROFILE)
+wheelhouse:
+	@$(PYTHON) packaging/wheelhouse.py $(WHEELHOUSE) $(PROFILE)

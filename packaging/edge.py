@@ -11,17 +11,23 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+from steps import LOG, CannotInstall
+
 # What the endpoint, its command line and its screens load. Imported once: it proves the installation,
 # and Python keeps the compiled form of these modules only, not of every module there is.
 WARMED = (
     "appliance.ops.worker",
+    "appliance.security.supply.baseline",
+    "appliance.security.supply.seal",
     "appliance.serve.batching",
     "appliance.serve.job",
     "quantize.foreign",
     "tui.app",
     "tui.cli",
     "tui.endpoint",
+    "tui.launch",
     "tui.session",
+    "tui.session_supply",
 )
 DROPPED = ("numpy/**/tests", "numpy/f2py", "numpy/distutils", "numpy/_core/include", "llama_cpp/include")
 UNUSED = ("numpy/**/*.a", "numpy/**/*.pyi", "numpy/_core/_simd.*.so", "numpy/_core/_*_tests.*.so")
@@ -72,6 +78,27 @@ def warm(venv):
     python = str(venv / "bin" / "python")
     done = subprocess.run([python, "-I", "-W", "ignore", "-c", code], capture_output=True, text=True)
     return done.returncode, done.stderr
+
+
+def finish(venv, tools):
+    """Compile what is used and seal it all; nothing that was compiled before stays."""
+    for folder in list(packages(venv).rglob("__pycache__")):
+        shutil.rmtree(folder)
+    code, said = warm(venv)
+    if code:
+        raise CannotInstall(f"The installation does not load:\n{said}", f"See {tools / LOG}.")
+    seal(venv)
+
+
+def seal(venv):
+    """Have the installation write the hashes of its compiled files down, and check all others."""
+    words = [str(venv / "bin" / "python"), "-I", "-B", "-m", "appliance.security.supply.seal"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise CannotInstall(
+            f"The installation cannot be sealed: {done.stderr.strip()}",
+            f"Remove {venv} and install again.",
+        )
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Installs Cloister into a virtual environment: `python3 packaging/install.py VENV [site|dev|edge]`.
 
 `site` and `dev` run from this folder; `edge` is a copy that needs it no more, without torch (edge.py).
+`install.py VENV --from WHEELHOUSE` installs a copy without a network, and with `--check` behind it compares
+one with the wheelhouse (offline.py).
 Checks what is needed first and says what to do when it is not there. llama-cpp-python is built from
 its source package with llama-server in it (packaging/llama/server.cmake); the wheel is kept in the
 user's cache, so that the next installation on this machine takes seconds. Run again, it goes on
@@ -11,19 +13,20 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True  # a wheelhouse on a stick stays as it is
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import edge  # lies beside this file, which is run as a script
+import edge  # these lie beside this file, which is run as a script
+import offline
+from steps import LOG, CannotInstall, check_python, check_room, make_venv, pip, say
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("site", "dev", "edge")
 LLAMA = "llama-cpp-python==0.3.36"
 INJECTED = ROOT / "packaging" / "llama" / "server.cmake"
-LOG = "install.log"
 ROOM = {"build": 2_000_000_000, "site": 4_000_000_000, "dev": 4_000_000_000, "edge": 500_000_000}
 FLAGS = (
     "-DCMAKE_PROJECT_llama.cpp_INCLUDE={injected} -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=ON"
@@ -32,10 +35,6 @@ FLAGS = (
     " -DCMAKE_INSTALL_BINDIR=llama_cpp/bin -DCMAKE_INSTALL_LIBDIR=llama_cpp/lib"
     " -DCMAKE_INSTALL_INCLUDEDIR=llama_cpp/include -DCMAKE_INSTALL_RPATH=$ORIGIN/../lib"
 )
-
-
-class CannotInstall(Exception):
-    """What is missing, and what to do."""
 
 
 def main(venv, profile):
@@ -73,33 +72,9 @@ def install_edge(venv):
         pip(tools, *again, **environment)  # the same version number may stand for newer source
     edge.share_copies(edge.packages(venv) / "llama_cpp" / "lib")
     edge.slim(venv)
-    code, said = edge.warm(venv)
-    if code:
-        raise CannotInstall(f"The installation does not load:\n{said}", f"See {tools / LOG}.")
+    edge.finish(venv, tools)
     shutil.rmtree(tools)
     (venv / ".installed-edge").touch()
-
-
-def check_python():
-    """The versions all dependencies have wheels for."""
-    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        raise CannotInstall(
-            f"Cloister needs Python 3.11 to 3.13; this is {platform.python_version()}.",
-            "Install python3.11 and run: make install PYTHON=python3.11",
-        )
-
-
-def check_room(folder, size):
-    """Free disk for what comes next."""
-    there = folder
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
-    if free < size:
-        raise CannotInstall(
-            f"{there} has {free / 1e9:.1f} GB free; the installation needs {size / 1e9:.1f} GB.",
-            "Free some space, or install elsewhere: make install VENV=DIR",
-        )
 
 
 def check_compiler():
@@ -111,19 +86,6 @@ def check_compiler():
         raise CannotInstall(
             f"There is no C++ compiler ({', '.join(missing)} not found); llama.cpp is built on this machine.",
             "On Debian or Ubuntu: apt-get install gcc g++",
-        )
-
-
-def make_venv(venv, *options):
-    """A fresh virtual environment."""
-    say(f"making {venv}")
-    argv = [sys.executable, "-m", "venv", *options, str(venv)]
-    done = subprocess.run(argv, capture_output=True, text=True)
-    if done.returncode:
-        shutil.rmtree(venv, ignore_errors=True)
-        raise CannotInstall(
-            f"This Python cannot make a virtual environment in {venv}.",
-            "On Debian or Ubuntu: apt-get install python3-venv",
         )
 
 
@@ -174,56 +136,27 @@ def cpu_flags():
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-def pip(venv, *words, **environment):
-    """Run the venv's pip; keep its output for when it fails."""
-    log = venv / LOG
-    with log.open("ab") as stream:
-        child = subprocess.Popen(
-            [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *words],
-            stdout=stream,
-            stderr=stream,
-            env=dict(os.environ, **environment),
-        )
-        code = wait(child, 1 if sys.stdout.isatty() else 30)
-    if code:
-        tail = log.read_text(errors="replace").splitlines()[-15:]
-        raise CannotInstall("\n".join(["pip failed:", *tail]), f"See {log}, then run this again; it goes on.")
-
-
-def wait(child, every):
-    """Wait for a child and say every few seconds that it goes on; on a terminal in one line."""
-    live, began = sys.stdout.isatty(), time.monotonic()
+def told(work):
+    """Run `work(words of the command line)` and tell what is missing in two lines."""
     try:
-        while True:
-            try:
-                code = child.wait(every)
-                break
-            except subprocess.TimeoutExpired:
-                passed = int(time.monotonic() - began)
-                text = f"install: ... {passed // 60}:{passed % 60:02d}"
-                print(f"\r{text}" if live else text, end="" if live else "\n", flush=True)
-    except BaseException:
-        child.kill()
-        child.wait()
-        raise
-    finally:
-        if live:
-            print("\r\x1b[K", end="", flush=True)
-    return code
-
-
-def say(text):
-    """One line of progress."""
-    print(f"install: {text}", flush=True)
-
-
-if __name__ == "__main__":
-    try:
-        words = sys.argv[1:]
-        main(Path(words[0] if words else ".venv").absolute(), words[1] if len(words) > 1 else "site")
+        work(sys.argv[1:])
     except CannotInstall as problem:
         sys.stderr.write(f"error: {problem.args[0]}\ntry: {problem.args[1]}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped; run it again to go on\n")
         sys.exit(130)
+
+
+def chosen(words):
+    """What the command line asks for."""
+    venv = Path(words[0] if words else ".venv").absolute()
+    if words[1:2] == ["--from"] and len(words) in (3, 4):
+        step = offline.check if words[3:] == ["--check"] else offline.install
+        step(Path(words[2]).absolute(), venv)
+    else:
+        main(venv, words[1] if len(words) > 1 else "site")
+
+
+if __name__ == "__main__":
+    told(chosen)

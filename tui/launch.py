@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from appliance.core.offline import stay_offline
 
@@ -12,6 +13,7 @@ def main() -> None:
     """Without arguments on a terminal the TUI, else the CLI (which opens the TUI for a bare --home)."""
     os.umask(0o077)
     stay_offline()
+    write_no_bytecode_if_sealed()
     if len(sys.argv) == 1 and on_terminal():
         from tui.app import run as run_screens
 
@@ -20,6 +22,13 @@ def main() -> None:
     from tui.cli.entry import run
 
     sys.exit(run(sys.argv[1:]))
+
+
+def write_no_bytecode_if_sealed() -> None:
+    """A sealed installation (appliance/security/supply/seal.py) counts any compiled file as added."""
+    if Path(sys.prefix, ".sealed").exists():
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for the jobs
 
 
 def on_terminal() -> bool:

@@ -114,6 +114,13 @@ class Diverged(ApplianceError):
     exit_code = 11
 
 
+class InstallationAltered(ApplianceError):
+    """Installed files that are not what was installed."""
+
+    code = "installation-altered"
+    exit_code = 12
+
+
 class Stopped(ApplianceError):
     """The job was asked to stop and did."""
 

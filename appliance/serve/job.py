@@ -26,6 +26,7 @@ import uvicorn
 from appliance.core.errors import Busy, NoRoom
 from appliance.core.job import Job
 from appliance.security.keys import KeyRing
+from appliance.security.supply.baseline import check_at_start
 from appliance.serve.admission import Admission
 from appliance.serve.cache import Cache
 from appliance.serve.counts import Counts
@@ -160,6 +161,16 @@ class _Running:
         return facts | {"seconds": round(time.monotonic() - here.stats.started, 1)}
 
     async def _start(self) -> None:
+        """Load the models; nothing is answered by an installation that was changed."""
+        job = self._job
+        checked = asyncio.ensure_future(asyncio.to_thread(check_at_start, job.home, who=job.who))
+        try:
+            await self._load()
+        finally:  # what was changed may be why nothing loads
+            if (found := await checked) is not None:
+                job.log(f"{found.files} installed files are unchanged ({found.seconds:.1f} s).")
+
+    async def _load(self) -> None:
         here = self._endpoint
         await here.house.start()
         if here.embedder is not None:

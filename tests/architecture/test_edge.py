@@ -53,7 +53,8 @@ SITE = needed(PROJECT["project"]["optional-dependencies"]["site"])
 
 
 @pytest.fixture
-def edge() -> Any:
+def edge(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "packaging"))  # edge.py imports what lies beside it
     spec = importlib.util.spec_from_file_location("cloister_edge", ROOT / "packaging" / "edge.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

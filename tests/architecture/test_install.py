@@ -56,7 +56,7 @@ def test_the_cache_key_follows_version_and_flags(install: Any, monkeypatch: pyte
 
 def test_a_long_step_gives_signs_of_life(install: Any, capfd: pytest.CaptureFixture[str]) -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5); raise SystemExit(3)"])
-    assert install.wait(child, 0.1) == 3
+    assert sys.modules["steps"].wait(child, 0.1) == 3
     said = capfd.readouterr().out.splitlines()
     assert len(said) >= 2 and set(said) == {"install: ... 0:00"}
 
@@ -66,7 +66,7 @@ def test_on_a_terminal_they_stay_in_one_line(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.4)"]) as child:
-        assert install.wait(child, 0.1) == 0
+        assert sys.modules["steps"].wait(child, 0.1) == 0
     said = capsys.readouterr().out
     assert "\n" not in said and said.startswith("\rinstall: ... 0:00") and said.endswith("\r\x1b[K")
 
@@ -78,5 +78,5 @@ def test_interrupted_it_leaves_no_child(install: Any, monkeypatch: pytest.Monkey
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     monkeypatch.setattr("builtins.print", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        install.wait(child, 0.1)
+        sys.modules["steps"].wait(child, 0.1)
     assert child.returncode is not None

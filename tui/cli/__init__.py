@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from appliance.core.errors import ConfigWrong
-from tui.cli import data, docs, feedback, jobs, keys, model, route
+from tui.cli import data, docs, feedback, jobs, keys, model, route, supply
 from tui.cli.audit_privacy import register as register_audit
 from tui.cli.demo import register as register_demo
 from tui.cli.face import fail
@@ -75,6 +75,7 @@ app.add_typer(jobs.audit, name="audit")
 app.add_typer(keys.app, name="key")
 app.add_typer(route.app, name="route")
 app.add_typer(feedback.app, name="feedback")
+app.add_typer(supply.app, name="supply")
 for register in (
     register_demo,
     register_train,
