@@ -21,11 +21,12 @@ BENCHES = {
     "engine": "first token on warm slots, cost of the client, memory asleep; beside bare llama-server",
     "edge": "a fresh edge installation: disk, and memory while it serves on one core",
     "serve": "the endpoint against bare llama-server and the binding's server: speed, first token, CPU",
+    "auditlog": "verifying a million entries of the audit log; an append beside a plain insert",
     "cache": "time of a cache hit, false hits of its near match, hits on paraphrases",
     "noise": "lattice noise against other generators, and its share of a step",
 }
 ALONE = (
-    *("step", "memory", "exact", "logits", "packing", "noise", "quantise", "cache"),
+    *("step", "memory", "exact", "logits", "packing", "noise", "quantise", "cache", "auditlog"),
     *("engine", "serve", "edge"),
 )
 
@@ -51,7 +52,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, help="chain: runs to average over")
     parser.add_argument("--rows", type=int, default=0, help="chain: records drawn from a set; 0 takes all")
     parser.add_argument("--rounds", type=int, default=0, help="turns of each kind; 0: the shape's own")
-    parser.add_argument("--records", type=int, default=0, help="records in a step; 0: the shape's own")
+    parser.add_argument(
+        "--records", type=int, default=0, help="records in a step, entries of a log; 0: its own"
+    )
     parser.add_argument("--steps", type=int, default=0, help="chain: training steps; 0 takes the default")
     parser.add_argument("--peer-python", help="serve: the Python of an environment with llama_cpp.server")
     parser.add_argument("--threads", type=int, default=0, help="serve: threads of each engine")

@@ -50,6 +50,17 @@ def transaction(home: Home) -> Iterator[sqlite3.Connection]:
         yield link
 
 
+@contextmanager
+def writing(home: Home, link: sqlite3.Connection) -> Iterator[None]:
+    """One write transaction on a connection that stays open: all of it is kept, or nothing.
+
+    Raises:
+        NoRoom, Busy, ConfigWrong: as `connect`.
+    """
+    with _explaining(home), _all_or_nothing(link):
+        yield
+
+
 def _connect(home: Home) -> sqlite3.Connection:
     link = _open(home)
     try:

@@ -121,6 +121,13 @@ class InstallationAltered(ApplianceError):
     exit_code = 12
 
 
+class LogDamaged(ApplianceError):
+    """The audit log is not what it was: an entry, its tree or a signed checkpoint of it."""
+
+    code = "log-damaged"
+    exit_code = 12
+
+
 class Stopped(ApplianceError):
     """The job was asked to stop and did."""
 

@@ -52,6 +52,11 @@ class Home:
         return self.path / "tls"
 
     @property
+    def witnesses(self) -> Path:
+        """Signed checkpoints of the audit log that came back from outside, one file each."""
+        return self.path / "witnesses"
+
+    @property
     def reports(self) -> Path:
         """Evaluation reports, JSON and HTML."""
         return self.path / "reports"

@@ -136,4 +136,64 @@ _4_SERVING = (
 # Reports on a part of the test split, or on another split: a look, never a verdict.
 _5_PARTIAL = ("ALTER TABLE reports ADD COLUMN partial INTEGER NOT NULL DEFAULT 0",)
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_1_FIRST, _2_DRAWS, _3_PLANS, _4_SERVING, _5_PARTIAL)
+# The audit log's Merkle tree (security/log): a row for each complete subtree; `older` entries were there
+# before it and are taken in at the first use. Checkpoints that the site signed, and checkpoints that came
+# from outside. What was asked of the endpoint: ids and counts, prompts as HMAC under the key of their day.
+_6_LOG = (
+    """CREATE TABLE audit_tree (
+        level INTEGER NOT NULL,
+        place INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        PRIMARY KEY (level, place)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE audit_head (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        size INTEGER NOT NULL,
+        older INTEGER NOT NULL
+    )""",
+    "INSERT INTO audit_head (one, size, older) SELECT 1, 0, COALESCE(MAX(seq), 0) FROM audit",
+    *(
+        f"CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table}"
+        " BEGIN SELECT RAISE(ABORT, 'the audit log is only appended to'); END"
+        for table in ("audit", "audit_tree")
+        for verb in ("UPDATE", "DELETE")
+    ),
+    """CREATE TABLE checkpoints (
+        size INTEGER NOT NULL,
+        root TEXT NOT NULL,
+        created TEXT NOT NULL,
+        note TEXT NOT NULL,
+        PRIMARY KEY (size, root)
+    )""",
+    """CREATE TABLE witnesses (
+        origin TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        root TEXT NOT NULL,
+        created TEXT NOT NULL,
+        source TEXT NOT NULL,
+        note TEXT NOT NULL,
+        PRIMARY KEY (origin, size, root)
+    )""",
+    "CREATE TABLE request_days (day TEXT PRIMARY KEY, key BLOB NOT NULL)",
+    """CREATE TABLE request_log (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        request TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        at TEXT NOT NULL,
+        key TEXT NOT NULL,
+        model TEXT NOT NULL,
+        route TEXT NOT NULL,
+        prompt_tokens INTEGER NOT NULL,
+        completion_tokens INTEGER NOT NULL,
+        prompt TEXT NOT NULL
+    )""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    _1_FIRST,
+    _2_DRAWS,
+    _3_PLANS,
+    _4_SERVING,
+    _5_PARTIAL,
+    _6_LOG,
+)

@@ -91,14 +91,17 @@ def stop(home: Home, job_id: str, *, who: str, patience: float = 20.0) -> JobVie
 
     Raises:
         NotFound: no such job. ConfigWrong: it is not running.
+        LogDamaged, NoRoom: it could not be logged; the job was asked to stop all the same.
     """
     job = view(home, job_id)
     process = _process(home, job_id)
     if process is None:
         raise ConfigWrong(f"Job {job_id} is not running (it is {job.state}).", "See `cloister job list`.")
-    with transaction(home) as link:
-        audit.record(link, who=who, what="job.stop", target=job_id)
-    process.send_signal(signal.SIGTERM)
+    try:
+        with transaction(home) as link:
+            audit.record(link, who=who, what="job.stop", target=job_id)
+    finally:  # a log that takes nothing must not keep a job running
+        process.send_signal(signal.SIGTERM)
     if not _ended(process, patience):
         for child in [*process.children(recursive=True), process]:
             child.kill()

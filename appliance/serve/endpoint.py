@@ -9,10 +9,10 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from appliance.security.keys import Grant
+from appliance.security.log.requests import RequestLog
 from appliance.serve.admission import Admission
 from appliance.serve.answers import Part, answer
 from appliance.serve.cache import Asked, Cache, asked, whole
@@ -23,6 +23,7 @@ from appliance.serve.embeddings import EmbedAsk
 from appliance.serve.feedback import Answers
 from appliance.serve.house import House, Offer
 from appliance.serve.library import Library
+from appliance.serve.logged import Tally, logged
 from appliance.serve.refusals import Refused
 from appliance.serve.requests import Ask
 from appliance.serve.routes import Choice, Route, Routes
@@ -46,13 +47,17 @@ class Way:
     """Where one request goes: the model, and the route with its reason if it came by one."""
 
     offer: Offer
+    tally: Tally
     route: Route | None = None
     choice: Choice | None = None
 
 
 @dataclass(kw_only=True)
 class Endpoint:
-    """Everything that a request passes on its way to an answer. No `cache`: nothing is given twice."""
+    """Everything that a request passes on its way to an answer. No `cache`: nothing is given twice.
+
+    `log`: where requests are written before they are answered.
+    """
 
     house: House
     admission: Admission
@@ -61,6 +66,7 @@ class Endpoint:
     counts: Counts
     answers: Answers = field(default_factory=Answers)
     cache: Cache | None = None
+    log: RequestLog | None = None
     embedder: Embedder | None = None
     embedder_name: str = ""
     limits: Limits = field(default_factory=Limits)
@@ -122,9 +128,12 @@ class Endpoint:
                     code="context_length_exceeded",
                 )
             count = sum(map(len, tokens))
-            vectors = await self.embedder.embed(tokens)
-            self.stats.answered(ask.model, count, 0)
-            self.admission.spent(grant, count, 0)
+            tally = Tally(model=self.embedder_name, read=count)
+            async with logged(self.log, grant.id, ask.texts, tally) as on_disk:
+                vectors = await self.embedder.embed(tokens)
+                self.stats.answered(ask.model, count, 0)
+                self.admission.spent(grant, count, 0)
+                await on_disk()
             return vectors, count
 
     def heard(self, answer_id: str, thumb: int | None, ratings: dict[str, int]) -> None:
@@ -139,8 +148,18 @@ class Endpoint:
             self.counts.note(*way, "rating_sum", rating)
 
     async def _answered(self, grant: Grant, ask: Ask) -> AsyncGenerator[Part, None]:
-        """From the cache, or from a model; the last part with what we say of the answer."""
         way = self._way(grant, ask)
+        prompt = ask.messages or ask.prompt
+        async with (
+            logged(self.log, grant.id, prompt, way.tally) as on_disk,
+            aclosing(self._given(grant, ask, way)) as parts,
+        ):
+            async for part in parts:
+                await on_disk()
+                yield part
+
+    async def _given(self, grant: Grant, ask: Ask, way: Way) -> AsyncGenerator[Part, None]:
+        """From the cache, or from a model; the last part with what we say of the answer."""
         grounded, version = ask, ""
         passages: tuple[Passage, ...] | None = None
         if ask.collections:
@@ -171,9 +190,15 @@ class Endpoint:
 
     async def _asked(self, grant: Grant, way: Way, ask: Ask) -> AsyncGenerator[Part, None]:
         """From the model of `way`, which changes when its answer is too unsure to give."""
-        spend = partial(self.admission.spent, grant)
+
+        def spend(read: int, written: int) -> None:
+            way.tally.read += read
+            way.tally.written += written
+            self.admission.spent(grant, read, written)
+
         while True:
             onward = None
+            way.tally.model = way.offer.name
             if way.route is not None:
                 self.counts.note(way.route.name, way.offer.name, "requests")
                 self.stats.by_route[(way.route.name, way.offer.name)] += 1
@@ -212,13 +237,14 @@ class Endpoint:
             raise Refused("There is no such model here; see /v1/models.", status=404, code="model_not_found")
         offer = self.house.find(ask.model)
         if offer is not None:
-            return Way(offer=offer)
+            return Way(offer=offer, tally=Tally(model=offer.name))
         route = self.routes.get(ask.model)
         if route is None:
             raise Refused("There is no such model here; see /v1/models.", status=404, code="model_not_found")
         text = ask.messages[-1]["content"] if ask.messages else ask.prompt
         choice = route.pick(grant.id, text, ask.user or None)
-        return Way(offer=self._arm(choice.model), route=route, choice=choice)
+        tally = Tally(model=choice.model, route=route.name)
+        return Way(offer=self._arm(choice.model), tally=tally, route=route, choice=choice)
 
     def _arm(self, name: str) -> Offer:
         offer = self.house.find(name)

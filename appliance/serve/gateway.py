@@ -22,6 +22,7 @@ from appliance.serve.embeddings import embedding_body, read_embedding
 from appliance.serve.endpoint import Endpoint
 from appliance.serve.feedback import give, read_said
 from appliance.serve.http import Answering, Failures, json_body
+from appliance.serve.logged import Tally, logged
 from appliance.serve.openapi import describe
 from appliance.serve.page import page_routes
 from appliance.serve.refusals import Refused
@@ -88,8 +89,12 @@ def make_app(
     async def passage(request: Request) -> ASGIApp:
         grant = _authorise(request, check_key)
         address = request.query_params.get("address", "")
+        tally = Tally(model="documents")
         with endpoint.admission.enter(grant):
-            return JSONResponse(await asyncio.to_thread(endpoint.library.open, grant, address))
+            async with logged(endpoint.log, grant.id, address, tally) as on_disk:
+                found = await asyncio.to_thread(endpoint.library.open, grant, address)
+                await on_disk()
+            return JSONResponse(found)
 
     async def feedback(request: Request) -> ASGIApp:
         grant = _authorise(request, check_key)

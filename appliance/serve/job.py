@@ -26,6 +26,7 @@ import uvicorn
 from appliance.core.errors import Busy, NoRoom
 from appliance.core.job import Job
 from appliance.security.keys import KeyRing
+from appliance.security.log.requests import RequestLog
 from appliance.security.supply.baseline import check_at_start
 from appliance.serve.admission import Admission
 from appliance.serve.cache import Cache
@@ -86,6 +87,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
             routes=held.enter_context(closing(Routes(job.home))),
             counts=Counts(job.home),
             cache=None if cache == "off" else Cache(near=cache == "near"),
+            log=held.enter_context(closing(RequestLog(job.home, who=f"endpoint {job.id}"))),
             embedder=embedder,
             embedder_name=spec.get("embed") or "",
             limits=Limits(tokens=int(spec.get("max_tokens") or Limits.tokens)),

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from appliance.core.errors import ConfigWrong
-from tui.cli import data, docs, feedback, jobs, keys, model, route, supply
+from tui.cli import audit, data, docs, feedback, jobs, keys, model, route, supply
 from tui.cli.audit_privacy import register as register_audit
 from tui.cli.demo import register as register_demo
 from tui.cli.face import fail
@@ -71,7 +71,7 @@ app.add_typer(docs.app, name="docs")
 app.add_typer(model.app, name="model")
 app.add_typer(jobs.app, name="job")
 app.add_typer(jobs.budget, name="budget")
-app.add_typer(jobs.audit, name="audit")
+app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="key")
 app.add_typer(route.app, name="route")
 app.add_typer(feedback.app, name="feedback")

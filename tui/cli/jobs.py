@@ -1,4 +1,4 @@
-"""cloister job, budget, audit: what runs, what was spent, who did what."""
+"""cloister job, budget: what runs, what was spent."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance.core.errors import ConfigWrong
 from tui.cli.face import Face, command
 
 app = typer.Typer(help="Jobs: what runs, how far it is, stop and resume.", no_args_is_help=True)
 budget = typer.Typer(help="Privacy budgets of the datasets.", no_args_is_help=True)
-audit = typer.Typer(help="Who did what.", no_args_is_help=True)
 
 _COMPOSED = (
     "The epsilon of several runs is composed, not added: it follows from the noise, rate and steps of all of"
@@ -180,22 +178,3 @@ def budget_set(
             f" can be trained on {dataset} under differential privacy."
         )
     face.result({"name": dataset, "epsilon_limit": epsilon, "epsilon_spent": spent})
-
-
-def _what(entry: dict[str, Any]) -> str:
-    """What was done; of serving also whether the gate was left out."""
-    return f"{entry['what']}{' ungated' if entry.get('ungated') else ''}"
-
-
-@command(audit, "tail")
-def audit_tail(face: Face, count: Annotated[int, typer.Option("-n", help="How many entries.")] = 20) -> None:
-    """Show the newest audit entries."""
-    if count < 1:
-        raise ConfigWrong("-n must be at least 1.", "Try -n 20.")
-    entries = face.session.audit_tail(count)
-    face.table(
-        ("seq", "at", "who", "what", "target"),
-        [(e["seq"], e["at"][:19], e["who"], _what(e), e["target"]) for e in entries],
-        "Nothing was done here yet.",
-    )
-    face.result({"entries": entries})

@@ -1,0 +1,181 @@
+"""The part of the door (session.py) for the audit log: verify, sign, witness, export. Plain values out.
+
+`key` signs for the site, None where it has no keys yet: then only looking is possible.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from appliance.core.errors import ConfigWrong, DataRejected, NotFound
+from appliance.core.files import replacing
+from appliance.core.home import Home
+
+if TYPE_CHECKING:
+    from appliance.security.log.checkpoint import Checkpoint, LogKey, Verifier
+
+_LONGEST_KEY = 4096  # bytes of a key file
+
+
+def site_key(home: Home) -> LogKey | None:
+    """What signs for this site; None until it has keys."""
+    return None
+
+
+def verify(home: Home, key: LogKey | None) -> dict[str, Any]:
+    """The verdict on the log (appliance/security/log/verify.py); damaged, it has `error` as well."""
+    from appliance.security.log.verify import verify
+
+    found = verify(home, _known(key))
+    told = found.as_dict()
+    if not found.ok:
+        problem = found.error()
+        told["error"] = {"code": problem.code, "message": problem.message, "hint": problem.hint}
+    return told
+
+
+def verify_file(path: Path, public: str | None, key: LogKey | None) -> dict[str, Any]:
+    """Check an exported file or a checkpoint without the database.
+
+    `public`: the raw Ed25519 key as hex or base64, or a file with it or with PEM; left out, this site's.
+
+    Raises:
+        LogDamaged: an entry is not what the signed log holds. DataRejected: no such file, or a wrong
+        signature. ConfigWrong: no key to check it with.
+    """
+    from appliance.security.log import export, witness
+    from appliance.security.log.checkpoint import Verifier, origin_of, read
+
+    raw = _public(public) if public is not None else None
+    if raw is None and key is None:
+        raise ConfigWrong("There is no key to check this file with.", "Add --key with the site's public key.")
+    note = export.head_note(path)
+    if note is not None:
+        found = export.verify_export(path, _known(key) if raw is None else raw)
+        return {"first": found.first, "last": found.last, **_told(found.checkpoint)}
+    note = witness.read_note(path)
+    keys = _known(key) if raw is None else [Verifier(name=origin_of(note), public=raw)]
+    return _told(read(note, keys))
+
+
+def checkpoint(home: Home, who: str, key: LogKey | None, to: Path | None) -> dict[str, Any]:
+    """Sign the log as it is; the note is also written to `to`, which must not exist.
+
+    Raises:
+        ConfigWrong: no keys yet, or the file is there. LogDamaged: the log is not what was signed before.
+    """
+    from appliance.security.log import witness
+
+    signer = _needed(key)
+    if to is not None and to.exists():
+        raise ConfigWrong(f"{to} is there already.", "Choose another file.")
+    if to is not None and not to.parent.is_dir():
+        raise ConfigWrong(f"{to.parent} is no folder.", "Make it first, or choose another.")
+    made = witness.make(home, signer, who=who, clock=_clock)
+    if to is not None:
+        with replacing(to) as draft:
+            draft.write_bytes(made.note)
+    return _told(made) | {"note": made.note.decode(), "path": None if to is None else str(to)}
+
+
+def witness(home: Home, who: str, key: LogKey | None, path: Path) -> dict[str, Any]:
+    """Take in a checkpoint of this site that came back, alone or in an exported file.
+
+    Raises:
+        LogDamaged: the log does not extend it, or an exported entry is another one here.
+        DataRejected: it is none that this site signed. ConfigWrong: no keys yet.
+    """
+    from appliance.security.log import export, witness
+
+    keys = _known(_needed(key))
+    note = export.head_note(path)
+    if note is not None:
+        export.verify_export(path, keys)
+    found = witness.add(home, note or witness.read_note(path), keys, who=who, source=path.name)
+    entries = None
+    if note is not None:
+        same = export.compare(home, path, keys)
+        entries = [same.first, same.last]
+    return _told(found) | {"same_entries": entries}
+
+
+def export(
+    home: Home, who: str, key: LogKey | None, path: Path, *, first: int, last: int | None
+) -> dict[str, Any]:
+    """Write entries with their proofs and a new checkpoint to a file that must not exist.
+
+    Raises:
+        ConfigWrong: no keys yet, no such entries, or the file is there. LogDamaged: see `checkpoint`.
+    """
+    from appliance.security.log import export
+
+    made = export.export(home, path, _needed(key), who=who, clock=_clock, first=first, last=last)
+    return {"path": str(path), "first": made.first, "last": made.last, **_told(made.checkpoint)}
+
+
+def _told(found: Checkpoint) -> dict[str, Any]:
+    from appliance.security.log.checkpoint import fingerprint
+
+    return {
+        "origin": found.origin,
+        "size": found.size,
+        "root": found.root.hex(),
+        "time": found.time.isoformat(),
+        "fingerprint": fingerprint(found),
+    }
+
+
+def _known(key: LogKey | None) -> list[Verifier]:
+    from appliance.security.log.checkpoint import verifier
+
+    return [] if key is None else [verifier(key)]
+
+
+def _needed(key: LogKey | None) -> LogKey:
+    if key is None:
+        raise ConfigWrong("This site has no keys to sign its audit log with.", "Make them: cloister init")
+    return key
+
+
+def _public(text: str) -> bytes:
+    """A public key as people give it."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    raw = _raw(text)
+    if raw is None:
+        try:
+            with Path(text).open("rb") as stream:
+                content = stream.read(_LONGEST_KEY)
+        except FileNotFoundError:
+            raise NotFound(
+                "There is no such key file.", "Give a file, or the key as 64 hex digits."
+            ) from None
+        except OSError as problem:
+            raise DataRejected(f"{text} cannot be read: {problem.strerror}.", "Check the path.") from problem
+        raw = _raw(content.decode("ascii", "replace").strip())
+        if raw is None and content.startswith(b"-----BEGIN PUBLIC KEY-----"):
+            try:
+                found = load_pem_public_key(content)
+            except ValueError:
+                found = None
+            raw = found.public_bytes_raw() if isinstance(found, Ed25519PublicKey) else None
+    if raw is None:
+        raise DataRejected("That is no Ed25519 public key.", "Give 64 hex digits, or a file with the key.")
+    return raw
+
+
+def _raw(text: str) -> bytes | None:
+    try:
+        found = bytes.fromhex(text) if len(text) == 64 else base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        return None
+    return found if len(found) == 32 else None
+
+
+def _clock() -> datetime:
+    return datetime.now(UTC)
