@@ -23,11 +23,12 @@ BENCHES = {
     "serve": "the endpoint against bare llama-server and the binding's server: speed, first token, CPU",
     "auditlog": "verifying a million entries of the audit log; an append beside a plain insert",
     "cache": "time of a cache hit, false hits of its near match, hits on paraphrases",
+    "sidechannel": "whether first-token times tell one API key what another has asked",
     "noise": "lattice noise against other generators, and its share of a step",
 }
 ALONE = (
     *("step", "memory", "exact", "logits", "packing", "noise", "quantise", "cache", "auditlog"),
-    *("engine", "serve", "edge"),
+    *("engine", "serve", "sidechannel", "edge"),
 )
 
 

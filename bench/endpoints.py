@@ -84,9 +84,9 @@ def ours(file: Path, home: Path, **spec: Any) -> Iterator[Server]:
         process = _job_process(session.job(job).folder)
         yield Server(
             port=int(ready["url"].rpartition(":")[2]),
-            key=_new_key(home),
+            key=new_key(home),
             process=process,
-            engine=next(child for child in process.children(True) if child.name() == "llama-server"),
+            engine=next((one for one in process.children(True) if one.name() == "llama-server"), process),
         )
     finally:
         if session.job(job).state in ("running", "waiting"):
@@ -137,7 +137,7 @@ def _register(session: Any, file: Path) -> None:
     )
 
 
-def _new_key(home: Path) -> str:
+def new_key(home: Path) -> str:
     """A key made by the command line, whose JSON is a promise."""
     argv = [sys.executable, "-m", "tui.launch", "key", "new", "--for", "bench", "--json", "--home", str(home)]
     return str(json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)["key"])

@@ -20,8 +20,9 @@ from appliance.data import store
 from appliance.data.store import Dataset
 from appliance.models import importing, registry
 from appliance.models.registry import Model
-from appliance.ops import jobs
+from appliance.ops import jobs, removal
 from appliance.ops.jobs import JobView
+from appliance.ops.removal import Removal
 from appliance.security import audit, keys, usage
 from appliance.serve import routes
 from appliance.serve.documents import collections
@@ -270,10 +271,15 @@ class Session:
         )
 
     def start_serving(self, spec: dict[str, Any]) -> str:
-        """Bring up the endpoint for GGUF models, or for adapters' smallest files that may be served."""
+        """Bring up the endpoint for GGUF models, or for adapters' smallest files that may be served.
+
+        Raises:
+            NotFound, ConfigWrong, GateFailed, Busy, ModelRejected: as `check_serving`; no job was made.
+        """
+        from appliance.serve.asked import check_serving
+
+        check_serving(self.home, spec)
         names = spec.get("models") or [spec["model"]]
-        for name in names:
-            registry.get(self.home, name)
         return jobs.start(self.home, "serve", spec, title=f"serve {', '.join(names)}", who=self.who)
 
     def endpoints(self) -> list[dict[str, Any]]:
@@ -311,6 +317,14 @@ class Session:
         from quantize.origin import check_base
 
         return importing.import_base(self.home, source, name, check=check_base, who=self.who)
+
+    def plan_removal(self, name: str) -> Removal:
+        """What would go with a model, if nothing needs it; raises as appliance/ops/removal.py does."""
+        return removal.plan_removal(self.home, name)
+
+    def remove_model(self, name: str) -> Removal:
+        """Remove a model and its files."""
+        return removal.remove_model(self.home, name, who=self.who)
 
     def demo_base(self, name: str | None = None) -> Model:
         """The shipped demo base, entered as `name` (`demo-base`) the first time."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from appliance.ops import jobs
 from appliance.serve.documents import collections, passages, status
-from appliance.serve.documents.embedding import embedder_id, local_embedder
+from appliance.serve.documents.embedding import check_embeds, local_embedder
 from appliance.serve.documents.indexing import check_folder
 from appliance.serve.documents.job import NO_EMBEDDER
 from appliance.serve.documents.passages import Opened
@@ -32,7 +32,7 @@ def start_indexing(session: Session, folder: Path, collection: str, embed: str |
     spec = {"folder": str(path), "collection": collection}
     if embed is not None:
         if embed != NO_EMBEDDER:
-            embedder_id(session.home, embed)
+            check_embeds(session.home, embed)
         spec["embed"] = embed
     return jobs.start(session.home, "docs", spec, title=f"index {collection}", who=session.who)
 

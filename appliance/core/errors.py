@@ -68,6 +68,10 @@ class ModelRejected(ApplianceError):
     exit_code = 7
 
 
+class ModelChanged(ModelRejected):
+    """A file that is not the one that was registered."""
+
+
 class ProofFailed(ApplianceError):
     """A converted file that is not, provably, the model it came from."""
 

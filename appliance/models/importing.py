@@ -11,7 +11,7 @@ from typing import Any
 from appliance.core.errors import ApplianceError, ConfigWrong, ModelRejected, NotFound
 from appliance.core.files import need_room, replacing, replacing_folder, sha256_file, sha256_folder
 from appliance.core.home import Home
-from appliance.models import registry
+from appliance.models import registry, removal
 from appliance.models.load import check_checkpoint, read_json
 from appliance.models.registry import Model
 
@@ -40,6 +40,7 @@ def check_model_name(name: str) -> str:
             "A model's name has 1 to 64 letters, digits, '-', '_' or '.', and begins with a letter or digit.",
             "Choose another --name.",
         )
+    registry.check_word(name)
     return name
 
 
@@ -56,6 +57,7 @@ def import_base(
         cannot be converted. ConfigWrong: bad or taken name. NoRoom: too little disk.
     """
     check_model_name(name)
+    removal.sweep(home)
     if not source.exists():
         raise NotFound(f"There is nothing at {source}.", "Point to a model folder, or to a .gguf file.")
     if source != DEMO_BASE:
@@ -93,6 +95,7 @@ def import_gguf(
         NotFound, ModelRejected, ConfigWrong, NoRoom: as `import_base`.
     """
     check_model_name(name)
+    removal.sweep(home)
     if not source.is_file():
         raise NotFound(f"There is no file {source}.", "Point to a .gguf file.")
     need_room(home.models, source.stat().st_size)

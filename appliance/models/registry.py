@@ -15,6 +15,7 @@ from appliance.core.files import sha256_file, sha256_folder
 from appliance.core.home import Home
 from appliance.security import audit
 
+_WORDS = ("status",)  # `cloister serve status` asks what is served
 KINDS = ("base", "adapter", "tuned", "gguf", "lora")
 
 
@@ -52,7 +53,7 @@ def add(home: Home, model: Model, *, who: str) -> Model:
     """Enter `model`, with its audit line; entering the same thing again changes nothing.
 
     Raises:
-        ConfigWrong: the name is taken by something else.
+        ConfigWrong: the name is taken by something else, or is a word of the command line.
     """
     with transaction(home) as link:
         old = link.execute("SELECT * FROM models WHERE name = ?", (model.name,)).fetchone()
@@ -60,6 +61,7 @@ def add(home: Home, model: Model, *, who: str) -> Model:
             if old["sha256"] == model.sha256 and old["kind"] == model.kind:
                 return _model(old)
             raise ConfigWrong(f"There is already a model named {model.name}.", "Choose another --name.")
+        check_word(model.name)
         created = model.created or now()
         link.execute(
             "INSERT INTO models (name, kind, created, job, parent, dataset, path, sha256, size, facts)"
@@ -112,6 +114,19 @@ def check_free(home: Home, name: str, job: str = "") -> None:
         ).fetchone()
     if taken:
         raise ConfigWrong(f"There is already a model named {name}.", "Choose another --name.")
+
+
+def check_word(name: str) -> None:
+    """Check that the name of a model or route means nothing else on the command line.
+
+    Raises:
+        ConfigWrong: it does.
+    """
+    if name in _WORDS:
+        raise ConfigWrong(
+            f"Nothing can be named {name}: `cloister serve {name}` has a meaning already.",
+            "Choose another name.",
+        )
 
 
 def check_alone(model: Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -181,6 +182,7 @@ async def _label(served: Served, ask: Ask, owner: str, spend: Spend) -> AsyncGen
     prompt = await _prompt(served, [{"role": "user", "content": question}])
     _room(served, prompt, need=max(map(len, served.trie.sequences.values())))
     spend(len(prompt), 0)
+    began = time.monotonic()
     found = await pick_label(
         served.engine,
         served.trie,
@@ -190,7 +192,13 @@ async def _label(served: Served, ask: Ask, owner: str, spend: Spend) -> AsyncGen
         adapter=served.adapter,
     )
     spend(0, found.tokens)
-    piece = Piece(text=found.label, finish="stop", prompt_tokens=len(prompt), completion_tokens=found.tokens)
+    piece = Piece(
+        text=found.label,
+        finish="stop",
+        prompt_tokens=len(prompt),
+        completion_tokens=found.tokens,
+        seconds=time.monotonic() - began,
+    )
     yield Part(piece=piece, label=found)
 
 

@@ -7,6 +7,7 @@ Only requests with the same adapter share a decode; the adapters take turns.
 from __future__ import annotations
 
 import codecs
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,7 @@ class Request:
     done: int = 0
     cached: int = 0
     slot: int = -1
+    began: float = 0.0
     drawing: Drawing | None = None
     stops: Stops = field(default_factory=lambda: Stops(()))
     decoder: Any = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
@@ -86,6 +88,7 @@ class Batch:
             except ApplianceError as problem:
                 request.say(problem)
                 continue
+            request.began = time.monotonic()
             self._settle(request)
             self.open.append(request)
 
@@ -229,6 +232,7 @@ class Batch:
                     prompt_tokens=request.prompt,
                     cached_tokens=request.cached,
                     completion_tokens=count,
+                    seconds=time.monotonic() - request.began,
                 )
             )
             request.over = True

@@ -34,7 +34,10 @@ _NOT_THE_ANSWER = {"stream", "usage", "user", "model", "settings", "messages"}
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A finished answer. `extra` is what else goes with it, as JSON (citations)."""
+    """A finished answer, at which an engine worked for `seconds`.
+
+    `extra` is what else goes with it, as JSON (citations).
+    """
 
     text: str
     finish: str
@@ -42,6 +45,7 @@ class Answer:
     completion_tokens: int
     label: Labelled | None = None
     extra: str = ""
+    seconds: float = 0.0
 
     def parts(self) -> list[Part]:
         """What the engine's parts said, in one part: for a stream or a whole body alike."""
@@ -73,6 +77,7 @@ def whole(parts: Sequence[Part], extra: str = "") -> Answer | None:
         completion_tokens=last.piece.completion_tokens,
         label=last.label,
         extra=extra,
+        seconds=last.piece.seconds,
     )
 
 
@@ -165,6 +170,7 @@ class Cache:
         self._most_bytes, self._most_seconds, self._clock = most_bytes, most_seconds, clock
         self._bytes = self._hits = self._near_hits = self._misses = 0
         self._prompt_tokens = self._completion_tokens = 0
+        self._seconds = 0.0
 
     @property
     def near(self) -> bool:
@@ -186,6 +192,7 @@ class Cache:
         self._near_hits += near is not None
         self._prompt_tokens += entry.answer.prompt_tokens
         self._completion_tokens += entry.answer.completion_tokens
+        self._seconds += entry.answer.seconds
         return Hit(answer=entry.answer, near=near is not None)
 
     def put(self, asked: Asked, answer: Answer) -> None:
@@ -215,7 +222,7 @@ class Cache:
         return len(gone)
 
     def facts(self) -> dict[str, Any]:
-        """Numbers worth showing: entries, bytes, hits, near_hits, misses, hit_rate, tokens saved."""
+        """Numbers to show: entries, bytes, hits, near_hits, misses, hit_rate, tokens and seconds saved."""
         looked = self._hits + self._misses
         return {
             "entries": len(self._entries),
@@ -226,6 +233,7 @@ class Cache:
             "hit_rate": self._hits / looked if looked else None,
             "prompt_tokens_saved": self._prompt_tokens,
             "tokens_saved": self._completion_tokens,
+            "seconds_saved": round(self._seconds, 3),
         }
 
     def _live(self, key: str) -> _Entry | None:

@@ -1,15 +1,13 @@
-"""Which files an endpoint serves: those that passed the gate, with the bytes that were registered."""
+"""Which files an endpoint serves: those that passed the gate."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.core.db import reading
-from appliance.core.errors import ConfigWrong, GateFailed, ModelRejected, NotFound
+from appliance.core.errors import ConfigWrong, GateFailed, NotFound
 from appliance.core.home import Home
 from appliance.models import registry
 from appliance.models.registry import Model
@@ -54,31 +52,6 @@ def choose(home: Home, name: str, *, gated: bool) -> Chosen:
     if not passed:
         raise _not_passed(home, name, files)
     return Chosen(asked=name, file=min(passed, key=lambda file: file.size))
-
-
-def open_checked(model: Model) -> int:
-    """A descriptor of the model's file, whose bytes are the registered ones.
-
-    The engine reads through it, so that a file put in its place later is not the one served.
-
-    Raises:
-        NotFound: the file is gone. ModelRejected: its SHA-256 differs.
-    """
-    try:
-        handle = os.open(model.path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as problem:
-        raise NotFound(
-            f"The file of {model.name} cannot be read: {problem.strerror}.", "Quantise or import it again."
-        ) from problem
-    with open(handle, "rb", closefd=False) as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if digest != model.sha256:
-        os.close(handle)
-        raise ModelRejected(
-            f"The file of {model.name} has changed since it was registered.",
-            "Do not use it. Quantise the model again, or import it again.",
-        )
-    return handle
 
 
 def _on_base(home: Home, entry: Model, *, gated: bool) -> Chosen:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from appliance.core.errors import ConfigWrong, ModelRejected
 from appliance.models.wording import pattern_of, reword
 from appliance.models.wordpiece import normalizer_of
+from appliance.serve.checked import Loading, unchecked
 from appliance.serve.engine import default_threads, pick_binary
 from appliance.serve.header import read_header, read_values
 from appliance.serve.llama_server import LlamaServer, common_flags, devices
@@ -67,9 +68,13 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """What the file says of its vectors, and how texts are put before they are tokenised."""
+    """What the file says of its vectors, and how texts are put before they are tokenised.
+
+    Not `pooled`: the file says nothing of vectors, it is a model that writes text.
+    """
 
     pooling: int
+    pooled: bool
     width: int
     context: int
     normalizer: str | None
@@ -83,7 +88,7 @@ class Form:
 
 
 def read_form(path: Path) -> Form:
-    """The form of the embedding model at `path`; without a pooling of its own it is the mean.
+    """The form of the embedding model at `path`; without a `pooled` of its own it is the mean.
 
     Raises:
         ModelRejected: no whole GGUF file, one that scores pairs of texts (rerank), or of less than 16 tokens.
@@ -94,6 +99,8 @@ def read_form(path: Path) -> Form:
         pooling = int(values.get(f"{kind}.pooling_type", 1)) or 1
         form = Form(
             pooling=pooling,
+            pooled=bool(values.get(f"{kind}.pooling_type"))
+            or not values.get(f"{kind}.attention.causal", True),
             width=int(values[f"{kind}.embedding_length"]),
             context=min(int(values[f"{kind}.context_length"]), LONGEST_TEXT),
             normalizer=normalizer_of(values),
@@ -113,6 +120,7 @@ def pick_embedder(
     *,
     folder: Path,
     threads: int | None = None,
+    loading: Loading = unchecked,
     memory: int | None = None,
     sleep_after: float | None = None,
     log: Callable[[str], None] = lambda text: None,
@@ -132,13 +140,14 @@ def pick_embedder(
             form,
             folder=folder,
             threads=threads,
+            loading=loading,
             memory=memory,
             sleep_after=sleep_after,
             log=log,
         )
     from appliance.serve.embedding_inprocess import InProcessEmbedder
 
-    return InProcessEmbedder(model, form, threads=threads, sleep_after=sleep_after)
+    return InProcessEmbedder(model, form, threads=threads, loading=loading, sleep_after=sleep_after)
 
 
 def command(binary: Path, model: Path, socket: Path, *, form: Form, threads: int) -> list[str]:
@@ -166,6 +175,7 @@ class NativeEmbedder:
         *,
         folder: Path,
         threads: int,
+        loading: Loading = unchecked,
         memory: int | None = None,
         sleep_after: float | None = None,
         log: Callable[[str], None] = lambda text: None,
@@ -176,6 +186,7 @@ class NativeEmbedder:
             partial(command, binary, model, form=form, threads=threads),
             folder=folder,
             files=[model],
+            loading=loading,
             memory=memory,
             sleep_after=sleep_after,
             log=log,

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from appliance.core.errors import EngineFailed
+from appliance.core.errors import EngineFailed, ModelChanged
 from appliance.models.llama import LlamaFile, library
+from appliance.serve.checked import Loading, unchecked
 from appliance.serve.embedding import POOLINGS, Form, Text, tokens_of
 from appliance.serve.idle import Idle
 
@@ -22,9 +23,18 @@ class InProcessEmbedder:
 
     name = "in-process"
 
-    def __init__(self, model: Path, form: Form, *, threads: int, sleep_after: float | None = None) -> None:
+    def __init__(
+        self,
+        model: Path,
+        form: Form,
+        *,
+        threads: int,
+        loading: Loading = unchecked,
+        sleep_after: float | None = None,
+    ) -> None:
         self.width, self.context = form.width, form.context
         self._model, self._form, self._threads = model, form, threads
+        self._loading = loading
         self._file: LlamaFile | None = None
         self._one = asyncio.Lock()
         self._idle = Idle(sleep_after, sleep=self._unload, wake=self._load)
@@ -98,13 +108,18 @@ class InProcessEmbedder:
         return self._file
 
     async def _load(self) -> None:
-        self._file = await asyncio.to_thread(
-            LlamaFile,
-            self._model,
-            context=self.context,
-            threads=self._threads,
-            pooling=self._form.pooling,
-        )
+        try:
+            async with self._loading():
+                self._file = await asyncio.to_thread(
+                    LlamaFile,
+                    self._model,
+                    context=self.context,
+                    threads=self._threads,
+                    pooling=self._form.pooling,
+                )
+        except ModelChanged:
+            await self._unload()
+            raise
 
     async def _unload(self) -> None:
         if self._file is not None:

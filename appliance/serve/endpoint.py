@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -130,8 +131,9 @@ class Endpoint:
             count = sum(map(len, tokens))
             tally = Tally(model=self.embedder_name, read=count)
             async with logged(self.log, grant.id, ask.texts, tally) as on_disk:
+                began = time.monotonic()
                 vectors = await self.embedder.embed(tokens)
-                self.stats.answered(ask.model, count, 0)
+                self.stats.answered(ask.model, count, 0, time.monotonic() - began)
                 self.admission.spent(grant, count, 0)
                 await on_disk()
             return vectors, count
@@ -210,7 +212,7 @@ class Endpoint:
                     async for part in parts:
                         if part.piece.finish:
                             counts = (part.piece.prompt_tokens, part.piece.completion_tokens)
-                            self.stats.answered(way.offer.name, *counts)
+                            self.stats.answered(way.offer.name, *counts, part.piece.seconds)
                             onward = self._onward(way, part)
                         if onward is None:
                             yield part

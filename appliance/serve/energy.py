@@ -18,7 +18,9 @@ class Meter:
     """Joules since it was made. `price` is per kWh, in the site's own currency.
 
     Measured is the whole package (Linux powercap, intel-rapl:0), others' work and idling included;
-    estimated is the CPU time of this process and its children times `watts` per core.
+    estimated is the CPU time of this process and its children times `watts` per core. What the cache
+    spared is known only about: the engine's seconds that it spared, at the mean energy of those that were
+    worked; of what is measured only the spans count in which there was work (`watch`).
     """
 
     watts: float = WATTS_PER_CORE
@@ -28,10 +30,11 @@ class Meter:
     def __post_init__(self) -> None:
         self._last = self._counter()
         self._joules, self._cpu = 0.0, cpu_seconds()
+        self._busy = self._worked = 0.0
         self._measured = self._last is not None
 
     def joules(self) -> float:
-        """Energy so far. Read at least every few minutes: the processor's counter wraps."""
+        """Energy so far. Read or `watch` at least every few minutes: the processor's counter wraps."""
         if not self._measured:
             return max(0.0, cpu_seconds() - self._cpu) * self.watts
         now = self._counter()
@@ -41,8 +44,21 @@ class Meter:
         self._last = now if now is not None else self._last
         return self._joules
 
-    def facts(self, queries: int) -> dict[str, Any]:
-        """Energy and money, in all and for each of `queries`; `energy` says how it is known."""
+    def watch(self, worked: float, *, open_requests: int) -> None:
+        """Call about once a second with the engines' seconds of work so far: idling is no answer's cost."""
+        if not self._measured:
+            return
+        before = self._joules
+        after = self.joules()
+        if open_requests or worked > self._worked:
+            self._busy += after - before
+        self._worked = worked
+
+    def facts(self, queries: int, *, worked: float = 0.0, saved: float | None = None) -> dict[str, Any]:
+        """Energy and money, in all and for each of `queries`; `energy` says how it is known.
+
+        With the engines' seconds `worked` and those that a cache `saved` also what that spared.
+        """
         joules = self.joules()
         found: dict[str, Any] = {
             "energy": "measured" if self._measured else f"estimated at {self.watts:g} W a core",
@@ -54,6 +70,11 @@ class Meter:
             found["cost"] = joules / 3.6e6 * self.price
             if queries:
                 found["cost_per_query"] = found["cost"] / queries
+        if saved is not None and worked:
+            spared = saved * (self._busy if self._measured else joules) / worked
+            found["joules_saved"] = round(spared, 1)
+            if self.price:
+                found["cost_saved"] = spared / 3.6e6 * self.price
         return found
 
     def _counter(self) -> int | None:

@@ -10,11 +10,12 @@ import importlib.util
 import math
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from appliance.core.errors import ConfigWrong, NotFound
+from appliance.serve.checked import Loading, unchecked
 
 ENGINES = ("auto", "native", "in-process")
 
@@ -38,7 +39,8 @@ class Settings:
 class Piece:
     """A part of an answer: `tokens` of it. The last one has `finish` ("stop" or "length") and the counts.
 
-    `cached_tokens` of the prompt were there from before.
+    `cached_tokens` of the prompt were there from before; for `seconds` the engine worked at it, prompt
+    included, waiting for a free slot not.
     """
 
     text: str
@@ -47,6 +49,7 @@ class Piece:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    seconds: float = field(default=0.0, compare=False)
 
 
 class Engine(Protocol):
@@ -70,7 +73,7 @@ class Engine(Protocol):
         """Load the model and return when it answers.
 
         Raises:
-            EngineFailed: it does not load.
+            EngineFailed: it does not load. ModelChanged: its files are not the registered ones.
         """
 
     async def health(self) -> bool:
@@ -112,6 +115,7 @@ class Engine(Protocol):
 
         Raises:
             EngineFailed: the engine stopped before the end.
+            ModelChanged: it had to be started again, and its files are not the registered ones any more.
             ConfigWrong: no grammar can be made of the schema, the prompt fills the context, or there is
                 no such adapter.
         """
@@ -153,6 +157,7 @@ def pick_engine(
     slots: int,
     threads: int | None = None,
     adapters: Sequence[Path] = (),
+    loading: Loading = unchecked,
     memory: int | None = None,
     sleep_after: float | None = None,
     log: Callable[[str], None] = lambda text: None,
@@ -160,8 +165,8 @@ def pick_engine(
     """The engine for `model` (not started): "native" where its binary is, else "in-process".
 
     `folder` takes the engine's log and socket; `context` is per request; `adapters` are LoRA GGUF
-    files for this base; `memory` bytes of data at most (native only); after `sleep_after` seconds
-    without a request the model is unloaded until the next one.
+    files for this base; each load of these files is within `loading()`; `memory` bytes of data at most
+    (native only); after `sleep_after` seconds without a request the model is unloaded until the next one.
 
     Raises:
         ConfigWrong: `wanted` is no engine. NotFound: native is wanted but was not built.
@@ -179,6 +184,7 @@ def pick_engine(
             slots=slots,
             threads=threads,
             adapters=adapters,
+            loading=loading,
             memory=memory,
             sleep_after=sleep_after,
             log=log,
@@ -186,7 +192,13 @@ def pick_engine(
     from appliance.serve.inprocess import InProcess
 
     return InProcess(
-        model, context=context, slots=slots, threads=threads, adapters=adapters, sleep_after=sleep_after
+        model,
+        context=context,
+        slots=slots,
+        threads=threads,
+        adapters=adapters,
+        loading=loading,
+        sleep_after=sleep_after,
     )
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import secrets
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from appliance.serve.refusals import Refused
 
 RATINGS = ("correct", "complete", "clear")
 CORRECTION_CAP = 20_000  # characters
+WAITING_CAP, WAITING_BYTES = 1000, 16 << 20  # of one key, until somebody has reviewed it
 LONGEST_ANSWER, _SHARES = 1 << 16, 8  # bytes of one answer with its question; keys that fit beside each other
 _KNOWN = {"answer_id", "thumb", "correction", "ratings"}
 
@@ -144,11 +147,13 @@ def give(home: Home, answers: Answers, key_id: str, body: Any) -> str:
     """Keep what the holder of `key_id` says of one of their answers; the id of the feedback.
 
     Said again of the same answer it takes the place of what was said before, to be reviewed anew. The
-    words of an answer that has left the memory are then those kept with the feedback before. Waits for
-    the disk: call it in a thread.
+    words of an answer that has left the memory are then those kept with the feedback before. What waits
+    for review may be WAITING_CAP pieces and WAITING_BYTES for each key, so that none fills the disk. Waits
+    for the disk: call it in a thread.
 
     Raises:
-        Refused: bad input; or, with status 404, no such answer, too old, or another key's.
+        Refused: bad input; or, with status 404, no such answer, too old, or another key's; or, with status
+            429, too much of the key's feedback waits for review.
         NoRoom, Busy: the site's disk or database cannot take it now.
     """
     said = read_said(body)
@@ -166,8 +171,9 @@ def give(home: Home, answers: Answers, key_id: str, body: Any) -> str:
                     param="answer_id",
                     code="answer_not_found",
                 )
-            kept = json.dumps(words | {"correction": said.correction}, ensure_ascii=False)
-            write_private(path, kept.encode())
+            kept = json.dumps(words | {"correction": said.correction}, ensure_ascii=False).encode()
+            _check_room(home, link, key_id, said.answer, len(kept))
+            write_private(path, kept)
             link.execute("DELETE FROM feedback WHERE answer = ? AND key = ?", (said.answer, key_id))
             link.execute(
                 "INSERT INTO feedback (id, created, key, model, answer, thumb, ratings, corrected)"
@@ -206,6 +212,24 @@ def sweep(home: Home) -> int:
 def words_path(home: Home, feedback_id: str) -> Path:
     """The file of one feedback's words."""
     return home.feedback / f"{feedback_id}.json"
+
+
+def _check_room(home: Home, link: sqlite3.Connection, key_id: str, answer: str, size: int) -> None:
+    """That `size` bytes more of this key may wait; what was said of this `answer` before goes away."""
+    rows = link.execute(
+        "SELECT id FROM feedback WHERE key = ? AND state = 'new' AND answer != ?", (key_id, answer)
+    ).fetchall()
+    for row in rows:
+        with suppress(FileNotFoundError):
+            size += words_path(home, row["id"]).stat().st_size
+    if len(rows) >= WAITING_CAP or size > WAITING_BYTES:
+        raise Refused(
+            f"As much feedback of this API key waits for review as may: {WAITING_CAP:,} answers or"
+            f" {WAITING_BYTES >> 20} MiB. There is room again when some of it has been reviewed.",
+            status=429,
+            kind="rate_limit_error",
+            code="feedback_full",
+        )
 
 
 def _kept_before(earlier: Sequence[Path]) -> dict[str, Any] | None:

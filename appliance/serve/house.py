@@ -14,6 +14,8 @@ from appliance.serve.answers import Served, open_served
 from appliance.serve.engine import Engine
 from appliance.serve.header import Header
 
+PATIENCE = 5.0  # seconds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
@@ -40,19 +42,30 @@ class Offer:
 
 @dataclass(kw_only=True)
 class _Resident:
-    """One file that is, or can be, in memory."""
+    """One file that is, or can be, in memory.
+
+    `open` requests use it or wait for it, the first of those that wait since `asked`; it is in memory
+    since `loaded`. While `leaving` is there, new requests wait for that: others need the room.
+    """
 
     make: Callable[[], Engine]
     lock: asyncio.Lock
     engine: Engine | None = None
     served: dict[str, Served]
     used: float = 0.0
+    loaded: float = 0.0
+    asked: float | None = None
+    leaving: asyncio.Event | None = None
     open: int = 0
     restarts: int = 0
 
 
 class House:
     """All `offers`; `engines` makes the engine of each file. At most `most` files are in memory at once.
+
+    A model that is asked for without end keeps no other out: when one has waited for `patience` seconds,
+    and the other has been in memory for as long, that takes no new requests, ends what is open and makes
+    room. Those who ask for it meanwhile wait in the same line.
 
     `system` is the operator's own system message; it stands before every conversation that has none.
     """
@@ -63,6 +76,7 @@ class House:
         engines: dict[str, Callable[[], Engine]],
         *,
         most: int | None = None,
+        patience: float = PATIENCE,
         system: str = "",
     ) -> None:
         self.offers = tuple(offers)
@@ -72,6 +86,7 @@ class House:
             file: _Resident(make=make, lock=asyncio.Lock(), served={}) for file, make in engines.items()
         }
         self._most, self._system = most or len(self._files), system
+        self._patience = patience
         self._room = asyncio.Lock()
 
     async def start(self) -> None:
@@ -109,15 +124,19 @@ class House:
         """The model, loaded if it was not, and kept in memory for as long as the block lasts.
 
         Raises:
-            EngineFailed: it does not load.
+            EngineFailed: it does not load. ModelChanged: its file is not the registered one any more.
         """
         resident = self._files[offer.file]
+        while resident.leaving is not None:
+            await resident.leaving.wait()
         resident.open += 1
         try:
             yield resident.served.get(offer.name) or await self._load(offer)
         finally:
             resident.open -= 1
             resident.used = time.monotonic()
+            if not resident.open:
+                resident.asked = None
 
     async def stop(self) -> None:
         """End every engine."""
@@ -129,17 +148,20 @@ class House:
 
     async def _load(self, offer: Offer) -> Served:
         resident = self._files[offer.file]
+        if resident.engine is None and resident.asked is None:
+            resident.asked = time.monotonic()
         async with resident.lock:
             if resident.engine is None:
                 async with self._room:
-                    await self._make_room()
+                    await self._make_room(resident)
                     engine = resident.make()
                     try:
                         await engine.start()
                     except BaseException:
                         await _to_its_end(engine.stop())
                         raise
-                    resident.engine, resident.used = engine, time.monotonic()
+                    resident.engine, resident.asked = engine, None
+                    resident.used = resident.loaded = time.monotonic()
             if offer.name not in resident.served:
                 resident.served[offer.name] = await open_served(
                     offer.name,
@@ -151,15 +173,25 @@ class House:
                 )
             return resident.served[offer.name]
 
-    async def _make_room(self) -> None:
+    async def _make_room(self, wanting: _Resident) -> None:
         """End the longest unused engine until one more may be loaded; wait for one that is in use."""
-        while self._loaded() >= self._most:
-            loaded = [each for each in self._files.values() if each.engine is not None]
-            idle = [each for each in loaded if not each.open]
-            if idle:
-                await _end(min(idle, key=lambda each: each.used))
-            else:
+        going: _Resident | None = None
+        try:
+            while self._loaded() >= self._most:
+                loaded = [each for each in self._files.values() if each.engine is not None]
+                idle = [each for each in loaded if not each.open]
+                if idle:
+                    await _end(min(idle, key=lambda each: each.used))
+                    continue
+                oldest = min(loaded, key=lambda each: each.loaded)
+                since = max(oldest.loaded, wanting.asked or oldest.loaded)
+                if going is None and time.monotonic() - since >= self._patience:
+                    going, oldest.leaving = oldest, asyncio.Event()
                 await asyncio.sleep(0.02)
+        finally:
+            if going is not None and going.leaving is not None:
+                going.leaving.set()
+                going.leaving = None
 
 
 async def _end(resident: _Resident) -> None:

@@ -14,7 +14,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from appliance.core.errors import ApplianceError, ConfigWrong, EngineFailed, ModelRejected, NotFound
+from appliance.core.errors import (
+    ApplianceError,
+    ConfigWrong,
+    EngineFailed,
+    ModelChanged,
+    ModelRejected,
+    NotFound,
+)
 from appliance.serve.answers import Part
 from appliance.serve.refusals import Refused
 from appliance.serve.shapes import Shape, event
@@ -83,6 +90,13 @@ def _shown(problem: Exception) -> Refused:
         _log.error(problem.message)  # for the operator: it may hold lines of the engine's own log
         text = "The model engine does not answer; ask again in a moment."
         return Refused(text, status=503, kind="server_error", code="engine_failed", retry_after=1)
+    if isinstance(problem, ModelChanged):
+        _log.error("%s %s", problem.message, problem.hint)  # for the operator: it names the file
+        text = (
+            "This model's file is not the one that was registered: its SHA-256 differs. It is not served"
+            " until whoever runs this endpoint has quantised or imported it again."
+        )
+        return Refused(text, status=503, kind="server_error", code="model_changed")
     if isinstance(problem, ModelRejected):
         return Refused(f"{problem.message} {problem.hint}", param="messages")
     if isinstance(problem, NotFound):

@@ -12,9 +12,10 @@ from typing import Any
 
 import psutil
 
-from appliance.core.errors import ApplianceError, EngineFailed
+from appliance.core.errors import ApplianceError, EngineFailed, ModelChanged
 from appliance.models.llama import LlamaFile, library
 from appliance.serve.batching import Batch, Request
+from appliance.serve.checked import Loading, unchecked
 from appliance.serve.engine import Piece, Settings, check_request
 from appliance.serve.idle import Idle
 
@@ -38,10 +39,12 @@ class InProcess:
         slots: int,
         threads: int,
         adapters: Sequence[Path] = (),
+        loading: Loading = unchecked,
         sleep_after: float | None = None,
     ) -> None:
         self.context, self.slots = context, slots
         self._model, self._threads, self._adapters = model, threads, tuple(adapters)
+        self._loading = loading
         self._file: LlamaFile | None = None
         self._batch: Batch | None = None
         self._new: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
@@ -161,7 +164,12 @@ class InProcess:
 
     async def _load(self) -> None:
         prefix = min(self.context, _LONGEST_PREFIX)
-        self._file = file = await asyncio.to_thread(self._open, prefix)
+        try:
+            async with self._loading():
+                self._file = file = await asyncio.to_thread(self._open, prefix)
+        except ModelChanged:
+            await self._unload()
+            raise
         self._batch = Batch(
             file, context=self.context, slots=self.slots, prefix=prefix, adapters=self._adapters
         )

@@ -38,7 +38,15 @@ from appliance.serve.feedback import sweep
 from appliance.serve.gateway import make_app
 from appliance.serve.http import Failures
 from appliance.serve.library import Library
-from appliance.serve.listen import check_tls, is_here, is_loopback, open_port, url_of
+from appliance.serve.listen import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    check_tls,
+    is_here,
+    is_loopback,
+    open_port,
+    url_of,
+)
 from appliance.serve.neighbours import job_on
 from appliance.serve.opening import (
     check_cache,
@@ -51,7 +59,6 @@ from appliance.serve.opening import (
 from appliance.serve.patience import PatientProtocol
 from appliance.serve.routes import Routes
 
-DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 _LONGEST_HEADER = 1 << 16
 _LOOK_SECONDS = 20.0  # how old an index may be
 _DRAIN_SECONDS = 12  # less than what `cloister job stop` waits before it kills
@@ -66,7 +73,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         ModelRejected: the file is not the one that was registered. EngineFailed: it does not load.
     """
     _set_limits()
-    chosen = choose_all(spec, job)
+    chosen = choose_all(spec, job.home, job.log)
     cache = check_cache(spec)
     host, port = spec.get("host") or DEFAULT_HOST, spec.get("port")
     tls = _tls(spec, job, host)
@@ -74,7 +81,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         host,
         DEFAULT_PORT if port is None else int(port),
         tls=tls is not None,
-        holder=lambda taken: job_on(job, taken, DEFAULT_PORT),
+        holder=lambda taken: job_on(job.home, taken, DEFAULT_PORT, own=job.id),
     )
     with ExitStack() as held:
         held.enter_context(closing(listener))
@@ -226,6 +233,7 @@ class _Running:
         said = -1
         while True:
             stats = self._endpoint.stats
+            self._meter.watch(stats.engine_seconds, open_requests=stats.active)
             count = (
                 stats.requests
                 + self._failures.failed
@@ -266,10 +274,14 @@ class _Running:
             "documents": here.library.search,
             **here.stats.facts(),
             **{f"cache_{name}": kept[name] for name in ("hits", "near_hits", "misses") if kept},
-            **({"tokens_saved": kept["tokens_saved"]} if kept else {}),
+            **{name: kept[name] for name in ("tokens_saved", "seconds_saved") if kept},
             "errors": self._failures.failed,
             "refused": self._failures.refused,
-            **self._meter.facts(here.stats.requests),
+            **self._meter.facts(
+                here.stats.requests,
+                worked=here.stats.engine_seconds,
+                saved=kept.get("seconds_saved"),
+            ),
         }
 
     def _names(self) -> list[str]:

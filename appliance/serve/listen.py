@@ -11,6 +11,7 @@ from pathlib import Path
 
 from appliance.core.errors import ApplianceError, Busy, ConfigWrong
 
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 _TRIED = 50  # ports looked at for a suggestion
 
 

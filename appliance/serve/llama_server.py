@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from appliance.core.errors import ConfigWrong
+from appliance.serve.checked import Loading, unchecked
 from appliance.serve.idle import Idle
 from appliance.serve.supervisor import Supervisor
 from appliance.serve.wire import Lost, Wire, lost
@@ -25,7 +26,8 @@ _LONGEST_PATH = 100  # of a unix socket: 107 bytes on Linux
 
 
 class LlamaServer:
-    """llama-server with the argv that `argv(socket)` gives; `files` of it may be /proc/self/fd paths.
+    """llama-server with the argv that `argv(socket)` gives; `files` of it may be /proc/self/fd paths;
+    every start, also out of sleep and after a crash, is within `loading()` (checked.py).
 
     After `sleep_after` seconds without a request the process ends, so that neither RAM nor a GPU
     keeps anything of it; the next request starts it again. `memory` limits its data, in bytes.
@@ -37,6 +39,7 @@ class LlamaServer:
         *,
         folder: Path,
         files: Sequence[Path],
+        loading: Loading = unchecked,
         memory: int | None = None,
         sleep_after: float | None = None,
         log: Callable[[str], None] = lambda text: None,
@@ -52,6 +55,7 @@ class LlamaServer:
             answers=self.wire.healthy,
             clear=lambda: socket.unlink(missing_ok=True),  # left by kill -9, it would stop the bind
             files=[int(path.name) for path in files if path.parent == Path("/proc/self/fd")],
+            loading=loading,
             memory=memory,
             log=log,
         )
@@ -61,7 +65,7 @@ class LlamaServer:
         """Start it and return when it answers.
 
         Raises:
-            EngineFailed: it does not.
+            EngineFailed: it does not. ModelChanged: its files are not the registered ones.
         """
         await self.process.start()
         self.idle.begin()

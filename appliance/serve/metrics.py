@@ -19,7 +19,9 @@ _COUNTERS = {
     "restarts": "Engines started again after a failure.",
     "cache_hits": "Answers from the cache.",
     "cache_misses": "Answers that were not in the cache.",
+    "engine_seconds": "Seconds that engines worked at whole answers.",
     "tokens_saved": "Tokens that the cache spared.",
+    "seconds_saved": "Seconds of engine work that the cache spared.",
     "joules": "Energy used, measured or estimated.",
     "cost": "Its price.",
 }
@@ -27,6 +29,9 @@ _GAUGES = {
     "active": "Open requests.",
     "queued": "Open requests without a first text.",
     "tokens_per_second": "Tokens written a second over the last minute.",
+    # Not counters: they follow from the mean energy of a second of work, which moves.
+    "joules_saved": "Energy that the cache spared, about.",
+    "cost_saved": "Its price.",
     "rss_mb": "Memory of gateway and engines, MiB.",
 }
 

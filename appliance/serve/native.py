@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any
 
 from aiohttp import ClientResponse
 
+from appliance.serve.checked import Loading, unchecked
 from appliance.serve.engine import Piece, Settings, Stops, check_request, log_softmax
 from appliance.serve.grammars import check_schema
 from appliance.serve.llama_server import LlamaServer, common_flags, devices, joined
@@ -25,7 +27,8 @@ from appliance.serve.wire import Lost, lost
 
 _BIAS = 200.0  # lifts the allowed tokens over all others and costs 2e-5 of their logits' precision
 _CACHED = "timings/cache_n"
-_ANSWER_FIELDS = ["content", "stop_type", "tokens_predicted", "tokens_evaluated", _CACHED]
+_TIMES = ("timings/prompt_ms", "timings/predicted_ms")
+_ANSWER_FIELDS = ["content", "stop_type", "tokens_predicted", "tokens_evaluated", _CACHED, *_TIMES]
 
 
 def command(
@@ -65,6 +68,7 @@ class Native:
         slots: int,
         threads: int,
         adapters: Sequence[Path] = (),
+        loading: Loading = unchecked,
         memory: int | None = None,
         sleep_after: float | None = None,
         log: Callable[[str], None] = lambda text: None,
@@ -83,6 +87,7 @@ class Native:
             ),
             folder=folder,
             files=[model, *adapters],
+            loading=loading,
             memory=memory,
             sleep_after=sleep_after,
             log=log,
@@ -215,6 +220,7 @@ class Native:
 
     async def _pieces(self, answer: ClientResponse, stops: Stops, kept: int) -> AsyncGenerator[Piece, None]:
         """The pieces. An answer that we cut has no counts of the server's: `kept` is what it reused."""
+        began = time.monotonic()
         async for together in self.server.wire.events(answer):
             said = ""
             for event in together:
@@ -229,6 +235,9 @@ class Native:
                         prompt_tokens=event["tokens_evaluated"],
                         cached_tokens=cached,
                         completion_tokens=event["tokens_predicted"],
+                        seconds=sum(event[name] for name in _TIMES) / 1000
+                        if _TIMES[0] in event
+                        else time.monotonic() - began,
                     )
                     return
             if said:

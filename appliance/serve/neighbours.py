@@ -10,24 +10,24 @@ import psutil
 
 from appliance.core.db import reading
 from appliance.core.events import read_events
-from appliance.core.job import Job
+from appliance.core.home import Home
 
 
-def job_on(job: Job, port: int, default_port: int) -> str | None:
-    """The id of another running serve job that has `port`, if there is one."""
-    with reading(job.home) as link:
+def job_on(home: Home, port: int, default_port: int, *, own: str = "") -> str | None:
+    """The id of a running serve job other than our `own` that has `port`, if there is one."""
+    with reading(home) as link:
         rows = link.execute(
             "SELECT id, pid, pid_started FROM jobs WHERE kind = 'serve' AND id != ? AND pid IS NOT NULL"
             " ORDER BY id DESC",
-            (job.id,),
+            (own,),
         ).fetchall()
     running = [row["id"] for row in rows if _alive(row["pid"], row["pid_started"])]
-    return next((other for other in running if _port_of(job, other, default_port) == port), None)
+    return next((other for other in running if _port_of(home, other, default_port) == port), None)
 
 
-def _port_of(job: Job, other: str, default_port: int) -> int | None:
+def _port_of(home: Home, other: str, default_port: int) -> int | None:
     """Where it says it listens; while it still loads, where it was asked to."""
-    folder = job.home.jobs / other
+    folder = home.jobs / other
     events, _ = read_events(folder / "events.jsonl")
     for event in reversed(events):
         if event["event"] == "ready":

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from appliance.core.db import transaction
 from appliance.core.errors import ConfigWrong
+from appliance.core.home import Home
 from appliance.core.job import Job
 from appliance.models import registry
+from appliance.models.registry import Model
 from appliance.models.task import Task, task_from
 from appliance.security import audit
 from appliance.serve import routes
 from appliance.serve.admission import names_of
-from appliance.serve.chosen import Chosen, choose, open_checked
+from appliance.serve.checked import CheckedFile, loading
+from appliance.serve.chosen import Chosen, choose
 from appliance.serve.documents.embedding import Embedder as DocumentEmbedder
 from appliance.serve.documents.embedding import embedder_id
 from appliance.serve.documents.parts import CONTEXT, LONGEST, joined, parts
-from appliance.serve.embedding import Embedder, pick_embedder
+from appliance.serve.embedding import Embedder, pick_embedder, read_form
 from appliance.serve.engine import Engine, pick_engine
 from appliance.serve.header import Header, read_header
 from appliance.serve.house import House, Offer
@@ -30,20 +31,22 @@ CACHES = ("off", "exact", "near")
 DEFAULT_CONTEXT, DEFAULT_SLOTS = 4096, 4
 
 
-def choose_all(spec: dict[str, Any], job: Job) -> list[Chosen]:
+def choose_all(
+    spec: dict[str, Any], home: Home, log: Callable[[str], None] = lambda text: None
+) -> list[Chosen]:
     """What answers to each name asked for; a route stands for both of its models.
 
     Raises:
         NotFound, GateFailed: as `choose`.
     """
-    known = routes.load(job.home)
+    known = routes.load(home)
     names: list[str] = []
     for name in spec.get("models") or [spec["model"]]:
         names += [known[name].a, known[name].b] if name in known else [name]
-    found = [choose(job.home, name, gated=not spec.get("ungated")) for name in dict.fromkeys(names)]
+    found = [choose(home, name, gated=not spec.get("ungated")) for name in dict.fromkeys(names)]
     for one in found:
         if one.name != one.asked:
-            job.log(f"Serving {one.name}, the file made from {one.asked}.")
+            log(f"Serving {one.name}, the file made from {one.asked}.")
     return found
 
 
@@ -51,14 +54,14 @@ def open_house(spec: dict[str, Any], job: Job, chosen: Sequence[Chosen], held: E
     """The house of `chosen`; its files stay open for as long as `held`, so that nobody can swap them.
 
     Raises:
-        NotFound, ModelRejected: a file is gone, or not the one that was registered.
+        NotFound, ModelChanged: a file is gone, or not the one that was registered.
     """
-    paths: dict[str, Path] = {}
+    files: dict[str, CheckedFile] = {}
     for one in chosen:
         for model in filter(None, (one.file, one.adapter)):
-            if model.name not in paths:
-                paths[model.name] = _held(open_checked(model), held)
-    headers = {one.file.name: read_header(paths[one.file.name]) for one in chosen}
+            if model.name not in files:
+                files[model.name] = _held(model, held)
+    headers = {one.file.name: read_header(files[one.file.name].path) for one in chosen}
     adapters: dict[str, list[str]] = {name: [] for name in headers}
     aliases: dict[str, list[str]] = {}
     for one in chosen:
@@ -79,13 +82,15 @@ def open_house(spec: dict[str, Any], job: Job, chosen: Sequence[Chosen], held: E
         for one in {one.name: one for one in chosen}.values()
     ]
 
-    contexts = {name: _context(spec, name, header) for name, header in headers.items()}
+    contexts = {name: context_of(spec, name, header) for name, header in headers.items()}
 
     def engine(name: str) -> Callable[[], Engine]:
+        own = [files[name], *(files[adapter] for adapter in adapters[name])]
         return lambda: pick_engine(
             spec.get("engine") or "auto",
-            paths[name],
-            adapters=[paths[adapter] for adapter in adapters[name]],
+            own[0].path,
+            adapters=[file.path for file in own[1:]],
+            loading=loading(own),
             folder=job.folder / "engine" / name,
             context=contexts[name],
             slots=int(spec.get("slots") or DEFAULT_SLOTS),
@@ -110,12 +115,17 @@ def open_embedder(spec: dict[str, Any], job: Job, held: ExitStack) -> Embedder |
     if not name:
         return None
     embedder_id(job.home, name)
-    model = registry.get(job.home, name)
-    if not model.facts.get("embeds"):
+    file = _held(registry.get(job.home, name), held)
+    if not read_form(file.path).pooled:
+        # Not refused, unlike by `docs add`: whoever asks for vectors sees what they are worth, and no
+        # search in documents uses them.
         job.log(f"{name} is no embedding model; the mean of its states stands in for one, and finds less.")
-    path = _held(open_checked(model), held)
     return pick_embedder(
-        spec.get("engine") or "auto", path, folder=job.folder / "engine" / "embed", **_shared(spec, job)
+        spec.get("engine") or "auto",
+        file.path,
+        folder=job.folder / "engine" / "embed",
+        loading=loading([file]),
+        **_shared(spec, job),
     )
 
 
@@ -173,7 +183,12 @@ def note(job: Job, chosen: Sequence[Chosen], url: str, *, ungated: bool) -> None
             )
 
 
-def _context(spec: dict[str, Any], name: str, header: Header) -> int:
+def context_of(spec: dict[str, Any], name: str, header: Header) -> int:
+    """Tokens that one request may fill, prompt and answer.
+
+    Raises:
+        ConfigWrong: more than the model reads.
+    """
     wanted = spec.get("context")
     if wanted is not None and int(wanted) > header.context:
         raise ConfigWrong(
@@ -193,9 +208,10 @@ def _shared(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     }
 
 
-def _held(handle: int, held: ExitStack) -> Path:
-    held.callback(os.close, handle)
-    return Path(f"/proc/self/fd/{handle}")
+def _held(model: Model, held: ExitStack) -> CheckedFile:
+    file = CheckedFile(model)
+    held.callback(file.close)
+    return file
 
 
 def _task_of(one: Chosen, header: Header) -> Task | None:

@@ -62,6 +62,7 @@ def check_new(home: Home, name: str, a: str, b: str) -> None:
             f"{name[:40]!r} cannot name a route.",
             "Give 1 to 64 letters, digits, '-', '_' or '.'; first a letter or digit.",
         )
+    registry.check_word(name)
     if a == b:
         raise ConfigWrong("Both models of a route are the same.", "Name two different models.")
     entries = registry.models(home)

@@ -14,7 +14,10 @@ _KEPT, _WINDOW = 512, 60.0  # first-token times kept; seconds that a rate looks 
 
 @dataclass(kw_only=True)
 class Stats:
-    """Counters of one endpoint. Times are seconds from the end of the request to the first text."""
+    """Counters of one endpoint. Times are seconds from the end of the request to the first text.
+
+    `engine_seconds` are those that engines worked at whole answers, each counted by itself.
+    """
 
     clock: Callable[[], float] = time.monotonic
     requests: int = 0
@@ -23,6 +26,7 @@ class Stats:
     queued: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    engine_seconds: float = 0.0
     by_model: Counter[str] = field(default_factory=Counter)
     by_route: Counter[tuple[str, str]] = field(default_factory=Counter)
     firsts: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
@@ -61,9 +65,10 @@ class Stats:
             if not over:
                 self.queued -= 1
 
-    def answered(self, model: str, prompt_tokens: int, completion_tokens: int) -> None:
-        """Count one whole answer of `model`."""
+    def answered(self, model: str, prompt_tokens: int, completion_tokens: int, seconds: float = 0.0) -> None:
+        """Count one whole answer of `model`, at which its engine worked for `seconds`."""
         self.by_model[model] += 1
+        self.engine_seconds += seconds
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
         self._recent.append((self.clock(), completion_tokens))
@@ -90,6 +95,7 @@ class Stats:
             "queued": self.queued,
             "prompt_tokens": self.prompt_tokens,
             "tokens": self.completion_tokens,
+            "engine_seconds": round(self.engine_seconds, 3),
             "tokens_per_second": round(self.rate(), 1),
             "first_token_p50_ms": _ms(self.first_token(0.5)),
             "first_token_p95_ms": _ms(self.first_token(0.95)),

@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from appliance.core.errors import EngineFailed
+from appliance.core.errors import ApplianceError, EngineFailed, ModelChanged
 from appliance.core.parent import die_with_parent
+from appliance.serve.checked import Loading, unchecked
 from appliance.serve.childlog import ChildLog
 
 _FIRST_DELAY, _LONGEST_DELAY, _LASTED = 0.1, 30.0, 60.0  # seconds
@@ -23,7 +24,8 @@ class Supervisor:
     """`argv` run as a child whose output goes to `log_path`; it is ready once `answers()` says so.
 
     `memory` limits the child's data (heap, caches, not mapped files), in bytes; `files` are open
-    descriptors that it inherits; `clear` removes what an earlier run may have left. A child that asks
+    descriptors that it inherits, and every start is `loading` them; `clear` removes what an earlier run
+    may have left. A child that asks
     for more than `memory`, or that the kernel kills because the machine has no more, ends like any
     other: its open requests fail, and it is started again after 0.1 s, then 0.2 s, up to 30 s; a
     minute of life sets that back.
@@ -38,21 +40,24 @@ class Supervisor:
         answers: Callable[[], Awaitable[bool]],
         clear: Callable[[], None],
         files: Sequence[int] = (),
+        loading: Loading = unchecked,
         memory: int | None = None,
         patience: float = 600.0,
         log: Callable[[str], None],
     ) -> None:
         self.ready = asyncio.Event()
+        self._refused = asyncio.Event()  # its files have changed: nobody need wait
         self.restarts = 0
         self.starts = 0  # how often a child became ready: each knows nothing of the one before
         self._argv, self._environment, self._files = list(argv), dict(environment), tuple(files)
+        self._loading = loading
         self._name = Path(argv[0]).name
         self._answers, self._clear, self._log = answers, clear, log
         self._output = ChildLog(log_path)
         self._memory, self._patience = memory, patience
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._problem: EngineFailed | None = None
+        self._problem: ApplianceError | None = None
 
     @property
     def pid(self) -> int | None:
@@ -63,7 +68,7 @@ class Supervisor:
         """Start the child and return when it is ready.
 
         Raises:
-            EngineFailed: it ended, or was not ready in time.
+            EngineFailed: it ended, or was not ready in time. ModelChanged: its files are not the registered.
         """
         process = await self._launch()
         self._watch = asyncio.create_task(self._keep(process))
@@ -73,15 +78,23 @@ class Supervisor:
 
         Raises:
             EngineFailed: its last start failed, or it takes longer than `patience` seconds.
+            ModelChanged: its files are not the registered ones any more.
         """
         if self.ready.is_set():
             return
         if self._problem is not None:
             raise self._problem
+        ways = [asyncio.ensure_future(event.wait()) for event in (self.ready, self._refused)]
         try:
-            await asyncio.wait_for(self.ready.wait(), patience)
-        except TimeoutError:
-            raise EngineFailed(f"{self._name} is being started.", "Ask again in a moment.") from None
+            await asyncio.wait(ways, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+        if self.ready.is_set():
+            return
+        if isinstance(self._problem, ModelChanged):
+            raise self._problem
+        raise EngineFailed(f"{self._name} is being started.", "Ask again in a moment.")
 
     async def stop(self) -> None:
         """End the child; `start` may be called again."""
@@ -106,10 +119,26 @@ class Supervisor:
             delay = min(delay * 2, _LONGEST_DELAY)
             try:
                 process = await self._launch()
-            except EngineFailed as problem:
+            except (EngineFailed, ModelChanged) as problem:
                 self._problem = problem
+                if isinstance(problem, ModelChanged):
+                    self._refused.set()
 
     async def _launch(self) -> asyncio.subprocess.Process:
+        try:
+            async with self._loading():
+                process = await self._load()
+        except ModelChanged:
+            await self._end()
+            raise
+        self._problem = None
+        self._refused.clear()
+        self._output.quiet = True
+        self.starts += 1
+        self.ready.set()
+        return process
+
+    async def _load(self) -> asyncio.subprocess.Process:
         self._clear()
         self._process = process = await self._spawn()
         if process.stdout is not None:
@@ -128,10 +157,6 @@ class Supervisor:
                     else f"It may have {self._memory >> 20} MiB (--memory-mb), which may be too little.",
                 )
             await asyncio.sleep(0.03)
-        self._problem = None
-        self._output.quiet = True
-        self.starts += 1
-        self.ready.set()
         return process
 
     async def _spawn(self) -> asyncio.subprocess.Process:

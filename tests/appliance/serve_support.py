@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import psutil
-from gguf import GGUFReader, GGUFWriter
+from gguf import GGUFReader, GGUFValueType, GGUFWriter
+from gguf.scripts.gguf_new_metadata import MetadataDetails, copy_with_new_metadata
 
 import appliance.models
 from appliance.core.db import transaction
@@ -58,6 +59,15 @@ def gguf(labels: bool = True) -> Path:
     path = Path(_folder().name) / f"{'label' if labels else 'plain'}.gguf"
     facts = {"cloister.task": json.dumps(TASK.as_dict())} if labels else {}
     convert(open_checkpoint(BASE), path, "F16", name="inbox", facts=facts)
+    return path
+
+
+@cache
+def embedding_gguf() -> Path:
+    """The plain file, which says that it gives vectors: the mean of its states."""
+    path, reader = Path(_folder().name) / "embedding.gguf", GGUFReader(gguf(False))
+    pooling = MetadataDetails(GGUFValueType.UINT32, 1)
+    copy_with_new_metadata(reader, GGUFWriter(path, "llama"), {"llama.pooling_type": pooling}, [])
     return path
 
 

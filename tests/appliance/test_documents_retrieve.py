@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from serve_support import embedding_gguf, gguf
 
 from appliance.core.errors import ApplianceError, ConfigWrong, NotFound
 from appliance.core.files import sha256_file
@@ -166,10 +167,8 @@ def test_a_damaged_index_is_told(policies: Home) -> None:
 
 
 def test_a_gguf_of_the_registry_embeds(home: Home, tmp_path: Path) -> None:
-    """The shipped base is no embedding model; that its vectors tell texts apart shows the way works."""
-    from serve_support import gguf
-
-    path = gguf(labels=False)
+    """The shipped base was not made for it; that its vectors tell texts apart shows the way works."""
+    path = embedding_gguf()
     entry = registry.Model(
         name="emb", kind="gguf", path=path, sha256=sha256_file(path), size=path.stat().st_size
     )
@@ -187,6 +186,16 @@ def test_a_gguf_of_the_registry_embeds(home: Home, tmp_path: Path) -> None:
     assert found.how == {"policies": "keywords and emb"} and found.passages[0].file == "wards/visits.md"
     with pytest.raises(NotFound), local_embedder(home, "none"):
         pass
+
+
+def test_a_model_that_writes_text_embeds_no_documents(home: Home) -> None:
+    entry = registry.Model(
+        name="chat", kind="gguf", path=gguf(False), sha256=sha256_file(gguf(False)), size=1
+    )
+    registry.add(home, entry, who="test")
+    with pytest.raises(ConfigWrong, match="was not made to embed") as caught, local_embedder(home, "chat"):
+        pass
+    assert "--embed none" in caught.value.hint
 
 
 def test_only_a_gguf_embeds(home: Home, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ ASK = Ask(
     messages=({"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is the dose?"}),
 )
 WHO = {"scope": "key1", "model": "m", "sha256": "aa", "documents": "policies@3"}
-ANSWER = Answer(text="Two tablets.", finish="stop", prompt_tokens=9, completion_tokens=4)
+ANSWER = Answer(text="Two tablets.", finish="stop", prompt_tokens=9, completion_tokens=4, seconds=0.25)
 
 
 def of(ask: Ask = ASK, **who: str) -> Asked:
@@ -56,7 +56,7 @@ def test_the_same_request_of_the_same_key_hits_and_is_counted() -> None:
     assert found(cache, of()) == ANSWER
     facts = cache.facts()
     assert (facts["hits"], facts["misses"], facts["hit_rate"]) == (1, 1, 0.5)
-    assert (facts["prompt_tokens_saved"], facts["tokens_saved"]) == (9, 4)
+    assert (facts["prompt_tokens_saved"], facts["tokens_saved"], facts["seconds_saved"]) == (9, 4, 0.25)
     assert facts["bytes"] == ANSWER.size
 
 
@@ -201,10 +201,13 @@ def test_an_answer_comes_back_as_it_was_streamed_or_whole() -> None:
     parts = [
         Part(piece=Piece(text="Take ")),
         Part(piece=Piece(text="two.")),
-        Part(piece=Piece(text="", finish="stop", prompt_tokens=7, completion_tokens=3), label=label),
+        Part(
+            piece=Piece(text="", finish="stop", prompt_tokens=7, completion_tokens=3, seconds=0.5),
+            label=label,
+        ),
     ]
     kept = whole(parts)
-    assert kept is not None
+    assert kept is not None and kept.seconds == 0.5
     for chat in (True, False):
         shape = Shape(model="m", chat=chat, usage=True, id="x", created=1)
         first, again = shape.whole(parts), shape.whole(kept.parts())

@@ -213,6 +213,41 @@ def test_a_killed_server_comes_back(tmp_path: Path) -> None:
     assert any("signal 9" in line for line in said)
 
 
+@pytest.mark.parametrize("schema", [None, {"type": "object", "properties": {"a": {"type": "integer"}}}])
+def test_a_request_with_a_schema_is_not_given_to_a_crashed_server_twice(
+    tmp_path: Path, schema: dict[str, object] | None
+) -> None:
+    """The server dies with the request in its hands; one without a schema is simply made again."""
+
+    async def use(engine: Engine) -> None:
+        assert isinstance(engine, native.Native)
+        prompt = await engine.tokenize("knee", False)
+        pid, given = engine.process.pid or 0, engine.server.wire.open
+        sent = []
+
+        async def counted(path: str, body: dict[str, object]) -> object:
+            sent.append(path)
+            return await given(path, body)
+
+        engine.server.wire.open = counted  # type: ignore[method-assign, assignment]
+        os.kill(pid, signal.SIGSTOP)
+        asking = asyncio.create_task(text(engine, prompt, Settings(max_tokens=3, schema=schema)))
+        await asyncio.sleep(0.2)
+        assert sent == ["/completion"] and not asking.done()
+        os.kill(pid, signal.SIGKILL)
+        if schema is None:
+            assert (await asyncio.wait_for(asking, 15))[1].completion_tokens
+            assert len(sent) == 2
+        else:
+            with pytest.raises(EngineFailed, match="in the middle"):
+                await asyncio.wait_for(asking, 15)
+            assert len(sent) == 1
+        assert (await text(engine, prompt, Settings(max_tokens=3)))[1].completion_tokens  # others go on
+        assert engine.restarts == 1
+
+    running(tmp_path, "native", use, slots=1)
+
+
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     damaged = tmp_path / "bad.gguf"
     damaged.write_bytes(support.gguf().read_bytes()[:300_000])

@@ -75,6 +75,27 @@ def test_only_the_key_that_asked_may_speak(home: Home, answers: Answers, key: st
     assert list(home.feedback.iterdir()) == [] and review.list_feedback(home) == []
 
 
+@pytest.mark.parametrize(("cap", "most"), [("WAITING_CAP", 3), ("WAITING_BYTES", 3 * 1100)])
+def test_no_key_fills_the_disk(
+    home: Home, answers: Answers, monkeypatch: pytest.MonkeyPatch, cap: str, most: int
+) -> None:
+    monkeypatch.setattr(feedback, cap, most)
+    for number in range(2, 5):
+        keep(answers, f"a{number}")
+    keep(answers, "b1", key="key2")
+    long = {"correction": "x" * 900}
+    given = [give(home, answers, "key1", UP | {"answer_id": f"a{number}"} | long) for number in (1, 2, 3)]
+    with pytest.raises(Refused, match="waits for review") as refused:
+        give(home, answers, "key1", UP | {"answer_id": "a4"} | long)
+    assert (refused.value.status, refused.value.code) == (429, "feedback_full")
+    assert len(list(home.feedback.iterdir())) == len(review.list_feedback(home)) == 3
+    assert give(home, answers, "key2", UP | {"answer_id": "b1"} | long)  # others have room of their own
+    again = give(home, answers, "key1", UP | {"answer_id": "a1"} | long)  # takes the place of the first
+    assert again not in given and len(review.list_feedback(home)) == 4
+    review.set_state(home, [again], "rejected", "rev")
+    assert give(home, answers, "key1", UP | {"answer_id": "a4"} | long)
+
+
 def test_nor_may_another_key_take_the_place_of_what_was_said(home: Home, answers: Answers) -> None:
     give(home, answers, "key1", UP)
     with pytest.raises(Refused):

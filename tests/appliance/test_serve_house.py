@@ -144,6 +144,70 @@ def test_who_hangs_up_while_an_engine_ends_does_not_leave_it_running() -> None:
     asyncio.run(go())
 
 
+def test_a_busy_model_does_not_keep_the_other_out() -> None:
+    """Clients ask for one model without a gap, a stream of it goes on to its end; the other has a turn."""
+
+    async def go() -> None:
+        made: list[str] = []
+        endpoint = endpoint_of(house(made, most=1, patience=0.3))
+        await endpoint.house.start()
+        busy, turns = True, 0
+
+        async def hammer() -> None:
+            nonlocal turns
+            while busy:
+                await ask(endpoint, ALL, "labels")
+                turns += 1
+
+        async def stream() -> int:
+            body = {"model": "labels", "messages": [{"role": "user", "content": "on"}], **support.ENDLESS}
+            request = read_chat(
+                body | {"response_format": {"type": "text"}, "max_tokens": 240}, most_tokens=240
+            )
+            parts = [part async for part in endpoint.reply(ALL, request)]
+            return parts[-1].piece.completion_tokens
+
+        try:
+            long = asyncio.create_task(stream())
+            clients = [asyncio.create_task(hammer()) for _ in range(3)]
+            await asyncio.sleep(0.2)
+            for _ in range(2):  # and a second time, against those who had to wait meanwhile
+                before = turns
+                assert await asyncio.wait_for(ask(endpoint, ALL, "plain"), 10)
+                await asyncio.sleep(0.1)
+                while turns < before + 6:
+                    await asyncio.sleep(0.02)
+            assert await long == 240
+            busy = False
+            await asyncio.gather(*clients)
+            assert made[:3] == ["labels", "plain", "labels"]
+        finally:
+            await endpoint.house.stop()
+
+    asyncio.run(asyncio.wait_for(go(), 60))
+
+
+def test_who_gives_up_waiting_lets_the_busy_model_go_on() -> None:
+    async def go() -> None:
+        made: list[str] = []
+        endpoint = endpoint_of(house(made, most=1, patience=0.05))
+        await endpoint.house.start()
+        try:
+            async with endpoint.house.use(endpoint.house.find("labels")):  # type: ignore[arg-type]
+                waiting = asyncio.create_task(ask(endpoint, ALL, "plain"))
+                await asyncio.sleep(0.3)
+                late = asyncio.create_task(ask(endpoint, ALL, "labels"))
+                await asyncio.sleep(0.1)
+                assert not late.done()  # `plain` comes first now
+                waiting.cancel()
+                assert await asyncio.wait_for(late, 5) in support.LABELS
+            assert made == ["labels"]
+        finally:
+            await endpoint.house.stop()
+
+    asyncio.run(go())
+
+
 def test_a_key_sees_only_its_models() -> None:
     async def go() -> None:
         endpoint = endpoint_of(house([]))

@@ -28,7 +28,8 @@ from appliance.models.registry import Model
 from appliance.ops import jobs
 from appliance.security import audit
 from appliance.serve import client
-from appliance.serve.chosen import choose, open_checked
+from appliance.serve.checked import CheckedFile
+from appliance.serve.chosen import choose
 from appliance.serve.job import run
 from appliance.serve.listen import open_port, url_of
 
@@ -121,14 +122,14 @@ def test_a_file_that_changed_is_not_served(tmp_path: Path) -> None:
     model = registry.get(home, support.NAME)
     copy = tmp_path / "copy.gguf"
     shutil.copy(model.path, copy)
-    os.close(open_checked(replace(model, path=copy)))
+    CheckedFile(replace(model, path=copy)).close()
     with copy.open("r+b") as stream:
         stream.seek(1_000_000)
         stream.write(b"\x00\x01\x02\x03")
     with pytest.raises(ModelRejected, match="changed"):
-        open_checked(replace(model, path=copy))
+        CheckedFile(replace(model, path=copy))
     with pytest.raises(NotFound):
-        open_checked(replace(model, path=tmp_path / "gone"))
+        CheckedFile(replace(model, path=tmp_path / "gone"))
 
 
 def test_a_taken_port_is_said_before_anything_is_loaded(tmp_path: Path) -> None:

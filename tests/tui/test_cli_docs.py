@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf import GGUFWriter
 
 from appliance.core.home import Home
 from appliance.core.job import Job
+from appliance.models import registry
+from appliance.models.registry import Model
 from appliance.serve.documents.embedding import Embedder
 from appliance.serve.documents.indexing import update
 from appliance.serve.documents.job import run as index
@@ -119,6 +122,22 @@ def test_passages_embedded_in_parts_are_told(
     assert "1 passage is longer than the embedding model reads at once" in out
     assert told(capsys, "docs", "show", "policies")["in_parts"] == 1
     assert told(capsys, "audit", "tail")["entries"][-1]["in_parts"] == 1
+
+
+def test_a_chat_model_is_refused_before_there_is_a_job(
+    home: Home, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = GGUFWriter(place.parent / "chat.gguf", "llama")
+    writer.add_uint32("llama.context_length", 64)
+    writer.add_uint32("llama.embedding_length", 8)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    path = place.parent / "chat.gguf"
+    registry.add(home, Model(name="chat", kind="gguf", path=path, sha256="0", size=1), who="t")
+    assert run(["docs", "add", str(place), "--collection", "policies", "--embed", "chat"]) == 2
+    assert "chat writes text and was not made to embed it" in capsys.readouterr().err
+    assert told(capsys, "job", "list")["jobs"] == []
 
 
 @pytest.mark.parametrize(

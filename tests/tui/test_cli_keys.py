@@ -36,6 +36,17 @@ def key(words: str, capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+def test_the_secret_is_told_once(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["key", "new", "--for", "dms", "--json"]) == 0
+    out, err = capsys.readouterr()
+    secret = json.loads(out)["key"]
+    assert secret.startswith("clo_") and out.count(secret) == 1 and secret not in err
+    assert "Keep it now" in err
+    assert run(["key", "new", "--for", "dms"]) == 0
+    out, err = capsys.readouterr()
+    assert sum(line.startswith("clo_") for line in out.splitlines()) == 1 and "clo_" not in err
+
+
 FULL = "--models lora-0007 --collections policies --rate 60/m --tokens 200000/d --open 4 --expires 90d"
 
 

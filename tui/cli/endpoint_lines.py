@@ -28,11 +28,9 @@ def endpoint_lines(one: dict[str, Any]) -> list[str]:
     if one.get("cache_hits") is not None:
         asked = one["cache_hits"] + one["cache_misses"]
         share = one["cache_hits"] / asked if asked else 0.0
-        saved = one["tokens_saved"]
         near = f", {one['cache_near_hits']:,} in other words" if one.get("cache_near_hits") else ""
-        lines.append(
-            f"  cache {one['cache_hits']:,} of {asked:,} ({share:.0%}{near})   spared {saved:,} tokens"
-        )
+        lines.append(f"  cache {one['cache_hits']:,} of {asked:,} ({share:.0%}{near})")
+        lines.append(f"  the cache spared {_spared(one)}")
     if one.get("documents"):
         lines.append(f"  documents are searched by {one['documents']}; they are not protected by DP")
     lines += [f"  {route}: {count:,}" for route, count in (one.get("routes") or {}).items()]
@@ -44,6 +42,18 @@ def endpoint_lines(one: dict[str, Any]) -> list[str]:
         lines.append(f"  cost {one['cost']:.6f} in all, {one['cost_per_query']:.8f} a query")
     lines.append(f"  memory {one['rss_mb']:,.0f} MiB, gateway and engines")
     return lines
+
+
+def _spared(one: dict[str, Any]) -> str:
+    """What the cache spared: tokens and engine time; energy and money where they are known."""
+    told = [f"{one['tokens_saved']:,} tokens"]
+    if one.get("seconds_saved") is not None:
+        told.append(f"{one['seconds_saved']:,.1f} s of engine time")
+    if one.get("joules_saved") is not None:
+        told.append(f"about {one['joules_saved']:,.0f} J")
+    if one.get("cost_saved") is not None:
+        told.append(f"which cost {one['cost_saved']:.6f}")
+    return ", ".join(told)
 
 
 def _many(count: int | None, noun: str) -> str:

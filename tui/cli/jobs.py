@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from appliance.core.errors import ConfigWrong
 from tui.cli.face import Face, command
 
 app = typer.Typer(help="Jobs: what runs, how far it is, stop and resume.", no_args_is_help=True)
@@ -100,11 +101,31 @@ def tail(
 
 
 @command(app)
-def stop(face: Face, job_id: JobId) -> None:
-    """Stop a job. What it finished is kept; `job resume` goes on from there."""
-    job = face.session.stop_job(job_id)
-    face.say(f"{job.id} {job.state}")
-    face.result({"id": job.id, "state": job.state})
+def stop(
+    face: Face,
+    job_ids: Annotated[
+        list[str],
+        typer.Argument(metavar="JOB_ID...", help="Jobs' numbers; leading zeros may be left out."),
+    ],
+) -> None:
+    """Stop jobs. What they finished is kept; `job resume` goes on from there.
+
+    None is stopped when one of them does not exist. One that does not run is told after the others were
+    stopped.
+    """
+    wanted = list(dict.fromkeys(face.session.job(job_id).id for job_id in job_ids))
+    rows, problem = [], None
+    for job_id in wanted:
+        try:
+            job = face.session.stop_job(job_id)
+        except ConfigWrong as found:
+            problem = problem or found
+            continue
+        face.say(f"{job.id} {job.state}")
+        rows.append({"id": job.id, "state": job.state})
+    if problem is not None:
+        raise problem
+    face.result({**rows[0], "jobs": rows})
 
 
 @command(app)

@@ -80,7 +80,8 @@ def key_new(
         open_requests=at_once,
     )
     grant = _key(face, key_id).grant
-    face.say(secret)
+    if not face.as_json:  # the object on stdout has it, and a log of stderr must not
+        face.say(secret)
     face.say(f"This is key {key_id}. Keep it now: only its hash is stored.")
     for line in _may(grant):
         face.say(line)

@@ -1,8 +1,9 @@
-"""cloister model: import, list, card."""
+"""cloister model: import, list, card, remove."""
 
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,6 +111,44 @@ def _say_privacy(face: Face, chain: list[Model]) -> None:
         for line in lines:
             face.say(line)
         return
+
+
+@command(app)
+def remove(
+    face: Face,
+    name: Annotated[str, typer.Argument(help="A model's name.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+) -> None:
+    """Remove a model: its entry, its files and what its reports allow. Written to the audit log.
+
+    Refused while a job or an endpoint uses it, while another model was made from it, and while a route
+    leads to it. Privacy that was spent on it stays spent.
+    """
+    going = face.session.plan_removal(name)
+    model = going.model
+    count = f"{going.files} {'file' if going.files == 1 else 'files'}, {bytes_text(going.size)}"
+    face.say(f"{name} ({model.kind}, sha256 {model.sha256[:12]}): {count}")
+    if not going.files:
+        face.wrap(f"Its files lie outside of the site's models and stay: {model.path}", "  ", "  ")
+    if going.reports:
+        face.wrap(f"Its reports ({going.reports}) will let no model of that name be served.", "  ", "  ")
+    if not yes and not _agreed(face, name):
+        return
+    face.session.remove_model(name)
+    face.say(f"{name} is removed.")
+    face.result({"name": name, "removed": True, "files": going.files, "size": going.size})
+
+
+def _agreed(face: Face, name: str) -> bool:
+    if face.as_json or not sys.stdin.isatty():
+        raise ConfigWrong(
+            f"Nothing was removed: {name} and its files would be gone for good.",
+            "Add --yes if that is meant.",
+        )
+    if typer.confirm("Remove it for good?", default=False):
+        return True
+    face.say("Nothing was removed.")
+    return False
 
 
 @command(app)

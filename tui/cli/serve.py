@@ -195,7 +195,7 @@ def chat(
             return
         if ask is None and sys.stdin.isatty():
             face.say(f"{endpoint.model}. An empty line leaves.")
-        for line in [ask] if ask is not None else iter(_read_line, ""):
+        for line in [ask] if ask is not None else _lines():
             if free:
                 _stream(endpoint.stream(line))
             else:
@@ -212,9 +212,16 @@ def _stream(pieces: Iterator[str]) -> None:
     sys.stdout.write("\n")
 
 
-def _read_line() -> str:
-    """One line of the person, empty at the end of input."""
-    if sys.stdin.isatty():
-        sys.stdout.write("> ")
-        sys.stdout.flush()
-    return sys.stdin.readline().strip()
+def _lines() -> Iterator[str]:
+    """What is asked, line by line: of a person up to an empty line, of a pipe every line with words."""
+    asked = sys.stdin.isatty()
+    while True:
+        if asked and sys.stdout.isatty():
+            sys.stdout.write("> ")
+            sys.stdout.flush()
+        read = sys.stdin.readline()
+        line = read.strip()
+        if not read or (asked and not line):
+            return
+        if line:
+            yield line

@@ -54,18 +54,37 @@ def embedder_id(home: Home, name: str) -> str:
     return f"{model.name}@{model.sha256[:16]}"
 
 
+def check_embeds(home: Home, name: str) -> None:
+    """Check that a model was made to embed texts.
+
+    The mean of the states of one that writes text was never trained to tell texts apart: with it a search
+    by meaning finds worse than one by keywords alone, and nobody would notice.
+
+    Raises:
+        NotFound: there is no such model. ConfigWrong: it is no GGUF file, or one that writes text.
+        ModelRejected: its file is damaged.
+    """
+    embedder_id(home, name)
+    if not read_form(registry.get(home, name).path).pooled:
+        raise ConfigWrong(
+            f"{name} writes text and was not made to embed it: its file names no pooling.",
+            "Give an embedding model, or --embed none to search by keywords only.",
+        )
+
+
 @contextmanager
 def local_embedder(home: Home, name: str) -> Iterator[Embedder]:
     """The GGUF model `name` of the registry as an embedder, open while the block lasts; one thread.
 
     Raises:
-        NotFound: there is no such model. ConfigWrong: it is no GGUF file.
+        NotFound: there is no such model. ConfigWrong: it is no GGUF file, or no embedding model.
         ModelRejected: its file is not the one that was entered, or llama.cpp does not load it.
     """
     import numpy as np
 
     known = embedder_id(home, name)
     model = registry.intact(home, name)[0]
+    check_embeds(home, name)
     with opened(model.path) as (file, form):
         yield Embedder(
             name=name,

@@ -1,0 +1,106 @@
+"""Model files whose bytes are the registered ones, each time that an engine reads them.
+
+A file is opened once and hashed and loaded by way of that descriptor (/proc/self/fd/N), so that one put
+in its place is never served. Whoever writes into the file itself is found out at the next start: the
+hash is of what is there then, and a write during the load shows in the inode's times. What is written
+under a running engine, which may have the file mapped, is found out when it is started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
+
+from appliance.core.errors import ModelChanged, NotFound
+from appliance.models.registry import Model
+
+Loading = Callable[[], AbstractAsyncContextManager[None]]
+unchecked: Loading = nullcontext  # for files that nobody has registered
+_Mark = tuple[int, int, int]
+
+
+class CheckedFile:
+    """The open file of `model`, whose bytes were the registered ones when it was opened.
+
+    Raises:
+        NotFound: the file is gone. ModelChanged: its SHA-256 differs.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model, self._refused = model, (-1, -1, -1)
+        try:
+            self._handle = os.open(model.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as problem:
+            raise NotFound(
+                f"The file of {model.name} cannot be read: {problem.strerror}.",
+                "Quantise or import it again.",
+            ) from problem
+        try:
+            self.check()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def path(self) -> Path:
+        """Where this process, and a child that inherits the descriptor, finds the very file."""
+        return Path(f"/proc/self/fd/{self._handle}")
+
+    def check(self) -> _Mark:
+        """Hash the file; gives what `unchanged` wants to know afterwards. Waits for the disk.
+
+        Raises:
+            ModelChanged: the hash differs; said again without hashing for as long as nobody writes.
+        """
+        mark = self._mark()
+        if mark != self._refused:
+            # A descriptor of its own: the place in the file is shared with nobody.
+            with self.path.open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() == self._model.sha256:
+                    return mark
+            self._refused = mark
+        raise self._changed()
+
+    def unchanged(self, mark: _Mark) -> None:
+        """Check that nobody has written since `check` began.
+
+        Raises:
+            ModelChanged: somebody has.
+        """
+        if self._mark() != mark:
+            raise self._changed()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._handle)
+
+    def _mark(self) -> _Mark:
+        # The time of the inode's change cannot be set back, unlike that of the contents.
+        found = os.fstat(self._handle)
+        return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+    def _changed(self) -> ModelChanged:
+        return ModelChanged(
+            f"The file of {self._model.name} has changed since it was registered: its SHA-256 differs.",
+            "Do not use it. Quantise the model again, or import it again.",
+        )
+
+
+def loading(files: Sequence[CheckedFile]) -> Loading:
+    """What an engine loads `files` within: they are hashed before, and compared again after.
+
+    The block raises ModelChanged before or after its work; the engine must then be ended.
+    """
+
+    @asynccontextmanager
+    async def block() -> AsyncIterator[None]:
+        marks = [await asyncio.to_thread(file.check) for file in files]
+        yield
+        for file, mark in zip(files, marks, strict=True):
+            file.unchanged(mark)
+
+    return block
