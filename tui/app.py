@@ -18,6 +18,10 @@ from textual.command import CommandPalette
 from textual.screen import Screen
 
 from appliance.core.errors import ApplianceError
+from appliance.core.home import open_home
+from appliance.security.people.signing import Signer
+from tui.cli.asking import open_screens_as
+from tui.cli.face import signer_of
 from tui.commands import Commands
 from tui.screens.feedback import FeedbackScreen
 from tui.screens.frame import Framed
@@ -126,10 +130,15 @@ def plain() -> bool:
     return os.environ.get("CLOISTER_PLAIN", "") not in ("", "0") or os.environ.get("TERM") == "linux"
 
 
+def _signer(home: Path | None) -> Signer | None:
+    """Who opens the screens, where people have roles: asked before Textual takes the terminal."""
+    return signer_of(home, open_screens_as(open_home(home)))
+
+
 def run(home: Path | None = None) -> None:
     """Open the screens until the person leaves."""
     try:
-        session = Session(home)
+        session = Session(home, signer=_signer(home))
     except ApplianceError as problem:
         sys.stderr.write(f"error: {problem.message}\ntry: {problem.hint}\n")
         raise SystemExit(problem.exit_code) from None

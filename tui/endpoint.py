@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from appliance.security.keys import OWN_NAME
+from appliance.security.keys import OWN_LIFE, OWN_NAME, utc_now
 from appliance.serve import client
 from appliance.serve.client import Reply
-from tui.session import Session, failure
+from tui.endings import failure
+from tui.session import Session
 
 _FREE: dict[str, Any] = {"response_format": {"type": "text"}}
 
@@ -24,7 +25,7 @@ class Endpoint:
         self._ungated = ungated
 
     def __enter__(self) -> Endpoint:
-        self._key_id, self._secret = self._session.new_key(OWN_NAME)
+        self._key_id, self._secret = self._session.new_key(OWN_NAME, expires=utc_now() + OWN_LIFE)
         try:
             spec = {"model": self._asked, "host": "127.0.0.1", "port": 0, "ungated": self._ungated}
             self._job = self._session.start_serving(spec)

@@ -6,46 +6,59 @@ jobs, which outlive whoever started them.
 
 from __future__ import annotations
 
-import getpass
-import os
-from contextlib import suppress
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from appliance.core.db import reading
-from appliance.core.errors import ApplianceError, ConfigWrong, JobFailed, NotFound, Stopped
+from appliance.core.errors import ConfigWrong, NotFound
 from appliance.core.home import Home, open_home
 from appliance.data import store
 from appliance.data.store import Dataset
 from appliance.models import importing, registry
 from appliance.models.registry import Model
+from appliance.models.removal import shown
 from appliance.ops import jobs, removal
 from appliance.ops.jobs import JobView
 from appliance.ops.removal import Removal
 from appliance.security import audit, keys, usage
+from appliance.security.people import guard, mode
+from appliance.security.people.signing import Signer
 from appliance.serve import routes
 from appliance.serve.documents import collections
+from tui.session_guard import acts, agree, agree_job, anyone
+from tui.specs import checked, evaluation_spec
 from tui.steps import NextStep, next_step, step_for, step_for_untuned
 
 
 class Session:
-    """One person at one site."""
+    """One person at one site; where people have roles, the one whose key `signer` has, or nobody."""
 
-    def __init__(self, home: Path | None = None, who: str | None = None) -> None:
+    def __init__(
+        self, home: Path | None = None, who: str | None = None, signer: Signer | None = None
+    ) -> None:
         self.home: Home = open_home(home)
-        self.who = who or getpass.getuser()
+        self.actor = guard.identify(self.home, who, signer)
+        self.who = self.actor.person
+
+    @anyone
+    def why_not(self, action: str) -> str | None:
+        """Why this person may not do an action of the table of rights; None when they may, or may ask."""
+        return guard.why_not(self.home, self.actor, action)
 
     # --- looking
 
+    @acts("site.read")
     def datasets(self) -> list[Dataset]:
         """Every dataset version."""
         return store.datasets(self.home)
 
+    @acts("site.read")
     def dataset(self, name: str) -> Dataset:
         """One dataset: the newest version, or the one named as `name@version`."""
         return store.get(self.home, name)
 
+    @acts("site.read")
     def base(self, name: str | None) -> Model:
         """The base called `name`; without a name, the only one there is.
 
@@ -66,35 +79,49 @@ class Session:
             )
         return bases[0]
 
+    @acts("site.read")
     def models(self) -> list[Model]:
         """Every registry entry, oldest first."""
         return registry.models(self.home)
 
+    @acts("site.read")
     def model(self, name: str) -> Model:
         """One registry entry."""
         return registry.get(self.home, name)
 
+    @acts("site.read")
     def lineage(self, name: str) -> list[Model]:
         """A model and its ancestors."""
         return registry.lineage(self.home, name)
 
+    @acts("site.read")
+    def people(self, chain: Sequence[Model] = ()) -> str:
+        """Who checked whom when the newest of these models was made here; without one, who does now."""
+        kept = next((model.facts["people"] for model in chain if model.facts.get("people")), None)
+        return str(kept or mode.statement(self.home))
+
+    @acts("site.read")
     def jobs(self, limit: int = 200) -> list[JobView]:
         """The newest jobs, newest first."""
         return jobs.jobs(self.home, limit)
 
+    @acts("site.read")
     def older_jobs(self, limit: int) -> tuple[list[JobView], int]:
         """Of the jobs older than the newest `limit`: those that still run, and how many others there are."""
         return jobs.older(self.home, limit)
 
+    @acts("site.read")
     def job(self, job_id: str) -> JobView:
         """One job with its events."""
         return jobs.view(self.home, job_id)
 
+    @acts("audit.read")
     def audit_tail(self, count: int = 20) -> list[dict[str, Any]]:
         """The last audit entries."""
         with reading(self.home) as link:
             return audit.tail(link, count)
 
+    @acts("report.read")
     def reports(self, model: str | None = None) -> list[dict[str, Any]]:
         """Evaluation reports, newest first: model, dataset, created, job, passed, partial, path.
 
@@ -106,18 +133,21 @@ class Session:
             )
             return [dict(row) for row in rows]
 
+    @acts("report.read")
     def privacy_audits(self, model: str) -> list[dict[str, Any]]:
         """Privacy audits that say something of `model`, newest first: verdict, created, path."""
         from appliance.ops.privacy_audit import audits
 
         return audits(self.home, model)
 
+    @acts("site.read")
     def budget_names(self) -> list[str]:
         """Datasets that have a privacy budget; cheap, unlike `budgets`."""
         from appliance.privacy import ledger
 
         return [budget.dataset for budget in ledger.budgets(self.home)]
 
+    @acts("site.read")
     def budgets(self) -> list[dict[str, Any]]:
         """What was spent of each dataset's privacy budget. Needs the site profile."""
         from appliance.privacy import ledger
@@ -134,6 +164,7 @@ class Session:
             for budget in ledger.budgets(self.home)
         ]
 
+    @acts("budget.raise", "budget.lower")
     def set_budget(self, dataset: str, epsilon_limit: float) -> float:
         """Change the most epsilon that a dataset may spend in all; returns what it has spent.
 
@@ -142,9 +173,17 @@ class Session:
         """
         from appliance.privacy import ledger
 
+        ledger.check_limit(epsilon_limit)
         found = store.get(self.home, dataset)
-        unit = store.unit_of(found)
-        if ledger.budget(self.home, found.name) is None:
+        unit, old = store.unit_of(found), ledger.budget(self.home, found.name)
+        limit = old.epsilon_limit if old else ledger.EPSILON_LIMIT
+        agree(
+            self,
+            ledger.limit_action(limit, epsilon_limit),
+            found.name,
+            ledger.limit_content(limit, epsilon_limit),
+        )
+        if old is None:
             ledger.open_budget(
                 self.home, found.name, unit=unit, units=found.units["train"], delta=None, who=self.who
             )
@@ -152,10 +191,12 @@ class Session:
         now = ledger.budget(self.home, found.name)
         return now.spent() if now else 0.0
 
+    @acts("site.read")
     def next_step(self) -> NextStep:
         """What a newcomer should do now, judged from what is there."""
         return next_step(self.datasets(), self.models(), self.jobs(50), self.reports())
 
+    @acts("site.read")
     def step_after(self, name: str | None) -> NextStep:
         """What to do now that something was done to the model called `name`, or in all without one."""
         models = self.models()
@@ -170,41 +211,43 @@ class Session:
 
     # --- jobs
 
+    @acts("data.import")
     def start_import(self, spec: dict[str, Any]) -> str:
         """Import records; see appliance/data/job.py for the spec."""
-        return jobs.start(self.home, "import", spec, title=f"import {spec['name']}", who=self.who)
+        return self._start("import", spec, f"import {spec['name']}")
 
+    @acts("site.read")
     def plan_training(self, spec: dict[str, Any]) -> dict[str, Any]:
         """What `start_training` would do with this spec: see appliance/train/preview.py. Starts nothing."""
         from appliance.train.preview import preview
 
         return preview(self.home, spec)
 
+    @acts("train.start")
     def start_training(self, spec: dict[str, Any]) -> str:
         """Train an adapter; dataset and base must be there."""
-        spec = self._checked(spec)
-        return jobs.start(self.home, "train", spec, title=f"train {spec['dataset']}", who=self.who)
+        spec = checked(self.home, spec)
+        return self._start("train", spec, f"train {spec['dataset']}")
 
+    @acts("site.read")
     def plan_search(self, spec: dict[str, Any]) -> dict[str, Any]:
         """What `start_search` would do with this spec: see appliance/train/searching.py. Starts nothing."""
         from appliance.train.searching import preview_search
 
         return preview_search(self.home, spec)
 
+    @acts("train.start")
     def start_search(self, spec: dict[str, Any]) -> str:
         """Train with several settings and keep the best; see appliance/train/search.py for the spec."""
-        spec = self._checked(spec)
-        return jobs.start(self.home, "search", spec, title=f"search {spec['dataset']}", who=self.who)
+        spec = checked(self.home, spec)
+        return self._start("search", spec, f"search {spec['dataset']}")
 
-    def _checked(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """The spec of a training whose dataset and base are there and whose name is free."""
-        dataset = store.get(self.home, spec["dataset"], spec.get("version"))
-        registry.get(self.home, spec["base"])
-        if name := spec.get("name"):
-            importing.check_model_name(name)
-            registry.check_free(self.home, name)
-        return spec | {"version": dataset.version}  # a resumed run must not take a version imported since
+    def _start(self, kind: str, spec: dict[str, Any], title: str) -> str:
+        """Start a job for this person, once whoever must agree to it has."""
+        agree_job(self, kind, spec)
+        return jobs.start(self.home, kind, spec, title=title, who=self.who, signer=self.actor.signer)
 
+    @acts("site.read")
     def evaluation(
         self, name: str, *, against: str | None, dataset: str | None, split: str, limit: int | None
     ) -> dict[str, Any]:
@@ -213,32 +256,17 @@ class Session:
         Raises:
             ConfigWrong: no dataset was given and the model names none.
         """
-        model = registry.get(self.home, name)
-        registry.check_alone(model)
-        chain = self.lineage(name)
-        data = dataset or next((step.dataset for step in chain if step.dataset), None)
-        if data is None:
-            raise ConfigWrong(f"{name} was not trained here, so it names no dataset.", "Add --dataset NAME.")
-        reference = against or next((step.name for step in chain[1:] if step.kind == "base"), None)
-        files = [other.name for other in self.models() if other.kind == "gguf" and other.parent == name]
-        found = store.get(self.home, data)
-        names = [reference, name, *(files if model.trained else [])]
-        return {
-            "models": list(dict.fromkeys(part for part in names if part)),
-            "against": reference,
-            "dataset": found.name,
-            "version": found.version,
-            "split": split,
-            "limit": limit,
-        }
+        return evaluation_spec(self.home, name, against=against, dataset=dataset, split=split, limit=limit)
 
+    @acts("evaluate.start")
     def start_evaluation(self, spec: dict[str, Any]) -> str:
         """Evaluate models on a dataset's held-out split."""
         store.get(self.home, spec["dataset"], spec.get("version"))
         for name in spec["models"]:
             registry.get(self.home, name)
-        return jobs.start(self.home, "evaluate", spec, title=f"evaluate {spec['models'][-1]}", who=self.who)
+        return self._start("evaluate", spec, f"evaluate {spec['models'][-1]}")
 
+    @acts("quantize.start")
     def start_quantising(self, spec: dict[str, Any]) -> str:
         """Convert and quantise a base or an adapter; settings are checked before anything starts."""
         from quantize.limits import limits_with
@@ -253,8 +281,9 @@ class Session:
             raise ConfigWrong(
                 f"{model.name} is a GGUF file already.", "Quantise the adapter or base it came from."
             )
-        return jobs.start(self.home, "quantize", spec, title=f"quantise {model.name}", who=self.who)
+        return self._start("quantize", spec, f"quantise {model.name}")
 
+    @acts("site.read")
     def plan_quantising(
         self, spec: dict[str, Any], *, device: str | None = None, context: int | None = None
     ) -> dict[str, Any]:
@@ -270,6 +299,7 @@ class Session:
             device=None if device is None else read_bytes(device),
         )
 
+    @acts("serve.start")
     def start_serving(self, spec: dict[str, Any]) -> str:
         """Bring up the endpoint for GGUF models, or for adapters' smallest files that may be served.
 
@@ -280,8 +310,9 @@ class Session:
 
         check_serving(self.home, spec)
         names = spec.get("models") or [spec["model"]]
-        return jobs.start(self.home, "serve", spec, title=f"serve {', '.join(names)}", who=self.who)
+        return self._start("serve", spec, f"serve {', '.join(names)}")
 
+    @acts("site.read")
     def endpoints(self) -> list[dict[str, Any]]:
         """The running endpoints with their figures: `job`, `url` and what their progress last said."""
         running = [job for job in self.jobs() if job.kind == "serve" and job.state == "running"]
@@ -292,22 +323,26 @@ class Session:
             {"job": job.id, "url": ready[job.id]["url"], **job.last} for job in running if job.id in ready
         ]
 
+    @acts("privacy.audit")
     def start_privacy_audit(self, spec: dict[str, Any]) -> str:
         """Audit a trained model and its GGUF files for what they give away of their records."""
         model = registry.get(self.home, spec["model"])
         registry.check_alone(model)
-        return jobs.start(self.home, "audit-privacy", spec, title=f"audit {model.name}", who=self.who)
+        return self._start("audit-privacy", spec, f"audit {model.name}")
 
+    @acts("job.stop")
     def stop_job(self, job_id: str) -> JobView:
         """Stop a job; what it finished is kept."""
         return jobs.stop(self.home, job_id, who=self.who)
 
+    @acts("job.resume")
     def resume_job(self, job_id: str) -> None:
         """Run an ended job again from its last checkpoint."""
-        jobs.resume(self.home, job_id, who=self.who)
+        jobs.resume(self.home, job_id, who=self.who, signer=self.actor.signer)
 
     # --- models and keys
 
+    @acts("model.import")
     def import_model(self, source: Path, name: str) -> Model:
         """Import a base folder or a GGUF file, after checking it."""
         if source.suffix.lower() == ".gguf":
@@ -318,14 +353,18 @@ class Session:
 
         return importing.import_base(self.home, source, name, check=check_base, who=self.who)
 
+    @acts("site.read")
     def plan_removal(self, name: str) -> Removal:
         """What would go with a model, if nothing needs it; raises as appliance/ops/removal.py does."""
         return removal.plan_removal(self.home, name)
 
+    @acts("model.remove")
     def remove_model(self, name: str) -> Removal:
-        """Remove a model and its files."""
+        """Remove a model and its files, once two people have agreed."""
+        agree(self, "model.remove", name, shown(registry.get(self.home, name)))
         return removal.remove_model(self.home, name, who=self.who)
 
+    @acts("model.import")
     def demo_base(self, name: str | None = None) -> Model:
         """The shipped demo base, entered as `name` (`demo-base`) the first time."""
         for model in self.models():
@@ -333,6 +372,7 @@ class Session:
                 return model
         return importing.import_base(self.home, importing.DEMO_BASE, name or "demo-base", who=self.who)
 
+    @acts("key.new", "key.own")
     def new_key(self, name: str, **scope: Any) -> tuple[str, str]:
         """Make an API key: its id and the secret, shown once. `scope`: as of `keys.new_key`."""
         known = routes.load(self.home)
@@ -343,48 +383,17 @@ class Session:
             collections.found_index(self.home, collection)
         return keys.new_key(self.home, name, self.who, **scope)
 
+    @acts("site.read")
     def api_keys(self) -> list[keys.Key]:
         """All API keys, without secrets."""
         return keys.list_keys(self.home)
 
+    @acts("site.read")
     def key_usage(self, days: int) -> dict[str, list[usage.Day]]:
         """What each key used on each of the last `days` days (UTC), newest first."""
         return usage.by_key(self.home, keys.utc_now(), days)
 
+    @acts("key.revoke", "key.own")
     def revoke_key(self, key_id: str) -> None:
         """Revoke an API key at once."""
         keys.revoke(self.home, key_id, self.who)
-
-
-def failure(job: JobView) -> ApplianceError:
-    """The error of a job that ended early, as the job itself raised it."""
-    end = job.end
-    if job.state == "failed":
-        error: ApplianceError = JobFailed(end["message"], end["hint"])
-        error.code, error.exit_code = end["code"], end["exit"]
-        return error
-    if job.state == "stopped":
-        return Stopped(f"Job {job.id} was stopped.", f"Go on with `cloister job resume {job.id}`.")
-    last = last_line(job)
-    return JobFailed(
-        f"Job {job.id} died without a word (killed, or the machine went down)."
-        + (f" Its last line: {last}" if last else ""),
-        f"Go on with `cloister job resume {job.id}`, or run the same command again.",
-    )
-
-
-def last_line(job: JobView) -> str:
-    """The last thing that a job said of itself, cut to 160 characters; empty when it said nothing.
-
-    Its own output counts first: that is where a crash below Python leaves its word.
-    """
-    lines: list[str] = []
-    started = next((event["at"] for event in reversed(job.events) if event["event"] == "started"), "")
-    with suppress(OSError, ValueError), (job.folder / "log.txt").open("rb") as stream:
-        if started and os.fstat(stream.fileno()).st_mtime < datetime.fromisoformat(started).timestamp():
-            raise ValueError("what stands there is of an earlier run")
-        stream.seek(max(0, stream.seek(0, os.SEEK_END) - 4096))
-        lines = stream.read().decode(errors="replace").splitlines()
-    told = [event["text"] for event in job.events if event["event"] == "log"]
-    last = next((line for line in reversed([*told, *lines]) if line.strip()), "")
-    return "".join(sign if sign.isprintable() else " " for sign in last).strip()[:160]

@@ -1,7 +1,4 @@
-"""The part of the door (session.py) for the audit log: verify, sign, witness, export. Plain values out.
-
-`key` signs for the site, None where it has no keys yet: then only looking is possible.
-"""
+"""The part of the door (session.py) for the audit log: verify, sign, witness, export. Plain values out."""
 
 from __future__ import annotations
 
@@ -14,23 +11,21 @@ from typing import TYPE_CHECKING, Any
 from appliance.core.errors import ConfigWrong, DataRejected, NotFound
 from appliance.core.files import replacing
 from appliance.core.home import Home
+from tui.session_guard import acts, anyone
 
 if TYPE_CHECKING:
     from appliance.security.log.checkpoint import Checkpoint, LogKey, Verifier
+    from tui.session import Session
 
 _LONGEST_KEY = 4096  # bytes of a key file
 
 
-def site_key(home: Home) -> LogKey | None:
-    """What signs for this site; None until it has keys."""
-    return None
-
-
-def verify(home: Home, key: LogKey | None) -> dict[str, Any]:
+@acts("audit.verify")
+def verify(session: Session) -> dict[str, Any]:
     """The verdict on the log (appliance/security/log/verify.py); damaged, it has `error` as well."""
     from appliance.security.log.verify import verify
 
-    found = verify(home, _known(key))
+    found = verify(session.home, _known(_site_key(session.home)))
     told = found.as_dict()
     if not found.ok:
         problem = found.error()
@@ -38,7 +33,8 @@ def verify(home: Home, key: LogKey | None) -> dict[str, Any]:
     return told
 
 
-def verify_file(path: Path, public: str | None, key: LogKey | None) -> dict[str, Any]:
+@anyone
+def verify_file(home: Home | None, path: Path, public: str | None) -> dict[str, Any]:
     """Check an exported file or a checkpoint without the database.
 
     `public`: the raw Ed25519 key as hex or base64, or a file with it or with PEM; left out, this site's.
@@ -51,6 +47,7 @@ def verify_file(path: Path, public: str | None, key: LogKey | None) -> dict[str,
     from appliance.security.log.checkpoint import Verifier, origin_of, read
 
     raw = _public(public) if public is not None else None
+    key = _site_key(home) if raw is None and home is not None else None
     if raw is None and key is None:
         raise ConfigWrong("There is no key to check this file with.", "Add --key with the site's public key.")
     note = export.head_note(path)
@@ -62,7 +59,8 @@ def verify_file(path: Path, public: str | None, key: LogKey | None) -> dict[str,
     return _told(read(note, keys))
 
 
-def checkpoint(home: Home, who: str, key: LogKey | None, to: Path | None) -> dict[str, Any]:
+@acts("audit.export")
+def checkpoint(session: Session, to: Path | None) -> dict[str, Any]:
     """Sign the log as it is; the note is also written to `to`, which must not exist.
 
     Raises:
@@ -70,19 +68,20 @@ def checkpoint(home: Home, who: str, key: LogKey | None, to: Path | None) -> dic
     """
     from appliance.security.log import witness
 
-    signer = _needed(key)
+    signer = _needed(session.home)
     if to is not None and to.exists():
         raise ConfigWrong(f"{to} is there already.", "Choose another file.")
     if to is not None and not to.parent.is_dir():
         raise ConfigWrong(f"{to.parent} is no folder.", "Make it first, or choose another.")
-    made = witness.make(home, signer, who=who, clock=_clock)
+    made = witness.make(session.home, signer, who=session.who, clock=_clock)
     if to is not None:
         with replacing(to) as draft:
             draft.write_bytes(made.note)
     return _told(made) | {"note": made.note.decode(), "path": None if to is None else str(to)}
 
 
-def witness(home: Home, who: str, key: LogKey | None, path: Path) -> dict[str, Any]:
+@acts("audit.export")
+def witness(session: Session, path: Path) -> dict[str, Any]:
     """Take in a checkpoint of this site that came back, alone or in an exported file.
 
     Raises:
@@ -91,21 +90,22 @@ def witness(home: Home, who: str, key: LogKey | None, path: Path) -> dict[str, A
     """
     from appliance.security.log import export, witness
 
-    keys = _known(_needed(key))
+    keys = _known(_needed(session.home))
     note = export.head_note(path)
     if note is not None:
         export.verify_export(path, keys)
-    found = witness.add(home, note or witness.read_note(path), keys, who=who, source=path.name)
+    found = witness.add(
+        session.home, note or witness.read_note(path), keys, who=session.who, source=path.name
+    )
     entries = None
     if note is not None:
-        same = export.compare(home, path, keys)
+        same = export.compare(session.home, path, keys)
         entries = [same.first, same.last]
     return _told(found) | {"same_entries": entries}
 
 
-def export(
-    home: Home, who: str, key: LogKey | None, path: Path, *, first: int, last: int | None
-) -> dict[str, Any]:
+@acts("audit.export")
+def export(session: Session, path: Path, *, first: int, last: int | None) -> dict[str, Any]:
     """Write entries with their proofs and a new checkpoint to a file that must not exist.
 
     Raises:
@@ -113,8 +113,15 @@ def export(
     """
     from appliance.security.log import export
 
-    made = export.export(home, path, _needed(key), who=who, clock=_clock, first=first, last=last)
+    made = export.export(
+        session.home, path, _needed(session.home), who=session.who, clock=_clock, first=first, last=last
+    )
     return {"path": str(path), "first": made.first, "last": made.last, **_told(made.checkpoint)}
+
+
+def _site_key(home: Home) -> LogKey | None:
+    """What signs for this site; None until it has keys."""
+    return None
 
 
 def _told(found: Checkpoint) -> dict[str, Any]:
@@ -135,7 +142,8 @@ def _known(key: LogKey | None) -> list[Verifier]:
     return [] if key is None else [verifier(key)]
 
 
-def _needed(key: LogKey | None) -> LogKey:
+def _needed(home: Home) -> LogKey:
+    key = _site_key(home)
     if key is None:
         raise ConfigWrong("This site has no keys to sign its audit log with.", "Make them: cloister init")
     return key

@@ -14,6 +14,7 @@ from appliance.serve.documents.passages import Opened
 from appliance.serve.documents.retrieve import Found
 from appliance.serve.documents.retrieve import search as find
 from appliance.serve.documents.status import Status
+from tui.session_guard import acts, agree_job
 
 if TYPE_CHECKING:
     from tui.session import Session
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 NOT_PROTECTED = collections.NOT_PROTECTED
 
 
+@acts("docs.change")
 def start_indexing(session: Session, folder: Path, collection: str, embed: str | None) -> str:
     """Start the job that indexes `folder`; see appliance/serve/documents/job.py for `embed`.
 
@@ -34,19 +36,30 @@ def start_indexing(session: Session, folder: Path, collection: str, embed: str |
         if embed != NO_EMBEDDER:
             check_embeds(session.home, embed)
         spec["embed"] = embed
-    return jobs.start(session.home, "docs", spec, title=f"index {collection}", who=session.who)
+    agree_job(session, "docs", spec)
+    return jobs.start(
+        session.home,
+        "docs",
+        spec,
+        title=f"index {collection}",
+        who=session.who,
+        signer=session.actor.signer,
+    )
 
 
+@acts("site.read")
 def document_collections(session: Session) -> list[Status]:
     """Every collection; one that cannot be read raises."""
     return [status.status(session.home, name) for name in collections.collections(session.home)]
 
 
+@acts("site.read")
 def collection(session: Session, name: str) -> Status:
     """What one collection holds. Raises NotFound if there is none."""
     return status.status(session.home, name)
 
 
+@acts("record.read")
 def search(session: Session, name: str, question: str, *, embed: str | None, limit: int) -> Found:
     """The best passages of one collection; with the model `embed`, by meaning too.
 
@@ -60,11 +73,13 @@ def search(session: Session, name: str, question: str, *, embed: str | None, lim
         return find(session.home, [name], question, embed=embedder, limit=limit)
 
 
+@acts("record.read")
 def open_passage(session: Session, address: str) -> Opened:
     """The exact text at `address`. Raises as passages.open_passage does."""
     return passages.open_passage(session.home, address)
 
 
+@acts("docs.change")
 def remove_collection(session: Session, name: str) -> None:
     """Remove a collection's index; the documents stay. Raises NotFound, Busy."""
     collections.remove(session.home, name, who=session.who)

@@ -11,23 +11,28 @@ from appliance.core.errors import ConfigWrong
 from appliance.serve import review
 from appliance.serve.review import Exported, Feedback, Words
 from tui.session import Session
+from tui.session_guard import acts, agree
 
 
+@acts("site.read")
 def list_feedback(session: Session, state: str | None = None) -> list[Feedback]:
     """All feedback, or that which is new, accepted or rejected, oldest first."""
     return review.list_feedback(session.home, state)
 
 
+@acts("record.read")
 def read_feedback(session: Session, feedback_id: str) -> tuple[Feedback, Words]:
     """One feedback and its words, which are record text."""
     return review.read_feedback(session.home, feedback_id)
 
 
+@acts("feedback.review")
 def judge(session: Session, ids: Sequence[str], *, accept: bool) -> None:
     """Accept or reject feedback; nothing changes when one of the ids is unknown."""
     review.set_state(session.home, ids, "accepted" if accept else "rejected", session.who)
 
 
+@acts("feedback.export")
 def export(
     session: Session,
     path: Path,
@@ -56,6 +61,7 @@ def export(
         if kind not in (None, dataset.task):
             raise ConfigWrong(f"{dataset.title} holds {dataset.task} records.", "Leave --as or --like out.")
         kind = dataset.task
-    return review.export_records(
-        session.home, path.absolute(), session.who, kind=kind, model=model, columns=columns
-    )
+    wanted: dict[str, Any] = {"kind": kind, "model": model, "columns": columns}
+    content = review.export_content(session.home, path.absolute(), **wanted)
+    agree(session, "feedback.export", path.name, content)
+    return review.export_records(session.home, path.absolute(), session.who, **wanted)

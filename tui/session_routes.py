@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from appliance.core.home import Home
+from tui.session import Session
+from tui.session_guard import acts
 
 
-def routes(home: Home) -> list[dict[str, Any]]:
+@acts("site.read")
+def routes(session: Session) -> list[dict[str, Any]]:
     """Every route with its counts; see `route`."""
     from appliance.serve.routes import load
 
-    return [route(home, name) for name in load(home)]
+    return [route(session, name) for name in load(session.home)]
 
 
-def route(home: Home, name: str) -> dict[str, Any]:
+@acts("site.read")
+def route(session: Session, name: str) -> dict[str, Any]:
     """One route: name, kind, a, b, state, settings, counts by arm, and what the counts say.
 
     Raises:
@@ -24,10 +27,10 @@ def route(home: Home, name: str) -> dict[str, Any]:
     from appliance.serve.routes import get
     from appliance.serve.significance import compare
 
-    found = get(home, name)
+    found = get(session.home, name)
     facts = dict(found.facts)
     facts.pop("salt", None)
-    counted = counts(home, name)
+    counted = counts(session.home, name)
     told = {
         "name": name,
         "kind": found.kind,
@@ -49,46 +52,55 @@ def route(home: Home, name: str) -> dict[str, Any]:
     return told
 
 
+@acts("route.change")
 def make_split(
-    home: Home, who: str, name: str, *, a: str, b: str, share: float, difference: float
+    session: Session, name: str, *, a: str, b: str, share: float, difference: float
 ) -> dict[str, Any]:
     """A new A/B split; see appliance/serve/route_changes.py."""
     from appliance.serve import route_changes
 
-    route_changes.make_split(home, name, a=a, b=b, share=share, difference=difference, who=who)
-    return route(home, name)
+    route_changes.make_split(
+        session.home, name, a=a, b=b, share=share, difference=difference, who=session.who
+    )
+    return route(session, name)
 
 
+@acts("route.change")
 def make_hybrid(
-    home: Home, who: str, name: str, *, small: str, large: str, threshold: float | None, by: str | None
+    session: Session, name: str, *, small: str, large: str, threshold: float | None, by: str | None
 ) -> dict[str, Any]:
     """A new hybrid route, learnt from evaluations of both models; see appliance/ops/hybrid.py."""
     from appliance.ops import hybrid
 
-    hybrid.make_hybrid(home, name, small=small, large=large, threshold=threshold, by=by, who=who)
-    return route(home, name)
+    hybrid.make_hybrid(
+        session.home, name, small=small, large=large, threshold=threshold, by=by, who=session.who
+    )
+    return route(session, name)
 
 
+@acts("route.change")
 def set_route(
-    home: Home, who: str, name: str, *, share: float | None = None, threshold: float | None = None
+    session: Session, name: str, *, share: float | None = None, threshold: float | None = None
 ) -> dict[str, Any]:
     """Another share or threshold; it also ends a rollback."""
     from appliance.serve import route_changes
 
-    route_changes.change(home, name, share=share, threshold=threshold, who=who)
-    return route(home, name)
+    route_changes.change(session.home, name, share=share, threshold=threshold, who=session.who)
+    return route(session, name)
 
 
-def roll_back(home: Home, who: str, name: str) -> dict[str, Any]:
+@acts("route.change")
+def roll_back(session: Session, name: str) -> dict[str, Any]:
     """Send everything to A from the next request on."""
     from appliance.serve import route_changes
 
-    route_changes.roll_back(home, name, who=who)
-    return route(home, name)
+    route_changes.roll_back(session.home, name, who=session.who)
+    return route(session, name)
 
 
-def remove_route(home: Home, who: str, name: str) -> None:
+@acts("route.change")
+def remove_route(session: Session, name: str) -> None:
     """End a route, with its counts."""
     from appliance.serve import route_changes
 
-    route_changes.remove(home, name, who=who)
+    route_changes.remove(session.home, name, who=session.who)

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance.core.db import transaction
-from appliance.core.home import Home
+from tui.session_guard import acts, anyone
+
+if TYPE_CHECKING:
+    from tui.session import Session
 
 
-def check(home: Home, who: str) -> dict[str, Any]:
+@acts("supply.check")
+def check(session: Session) -> dict[str, Any]:
     """Hash everything that is installed: intact, findings (what, path, package, why), files, size, seconds.
 
     `recorded`: "same", "changed" or "none", as against what was recorded. What is altered is audited.
     """
     from appliance.security.supply import baseline, installed
 
-    return _told(home, who, installed.check(), *baseline.compare(home))
+    return _told(session, installed.check(), *baseline.compare(session.home))
 
 
-def record(home: Home, who: str) -> dict[str, Any]:
+@acts("supply.record")
+def record(session: Session) -> dict[str, Any]:
     """Keep what is installed now as what later checks compare with.
 
     Raises:
@@ -28,9 +33,10 @@ def record(home: Home, who: str) -> dict[str, Any]:
     """
     from appliance.security.supply import baseline
 
-    return {"digest": baseline.record(home, who=who)}
+    return {"digest": baseline.record(session.home, who=session.who)}
 
 
+@anyone
 def sbom() -> bytes:
     """The list of what is installed, CycloneDX 1.6 JSON; with the wheels' hashes if a lock was left."""
     import sys
@@ -44,13 +50,13 @@ def sbom() -> bytes:
     return sbom.as_bytes(sbom.bom(sbom.of_installed(place, known), profile=profile))
 
 
-def _told(home: Home, who: str, checked: Any, state: str, more: list[Any]) -> dict[str, Any]:
+def _told(session: Session, checked: Any, state: str, more: list[Any]) -> dict[str, Any]:
     from appliance.security.supply.baseline import note
 
     findings = [*checked.findings, *more]
     if findings:
-        with transaction(home) as link:
-            note(link, who=who, place=checked.place, findings=findings)
+        with transaction(session.home) as link:
+            note(link, who=session.who, place=checked.place, findings=findings)
     return {
         "intact": not findings,
         "findings": [asdict(one) for one in findings],

@@ -132,6 +132,23 @@ class LogDamaged(ApplianceError):
     exit_code = 12
 
 
+class NotAllowed(ApplianceError):
+    """What this person's role does not allow, or what nobody proved to have ordered."""
+
+    code = "not-allowed"
+    exit_code = 13
+
+
+class NeedsApproval(NotAllowed):
+    """What two people must have agreed to first; `request` is what they are asked."""
+
+    code = "needs-approval"
+
+    def __init__(self, message: str, hint: str = "", *, request: str = "") -> None:
+        super().__init__(message, hint)
+        self.request = request
+
+
 class Stopped(ApplianceError):
     """The job was asked to stop and did."""
 

@@ -22,6 +22,11 @@ class Home:
         return self.path / "cloister.db"
 
     @property
+    def people(self) -> Path:
+        """Whether this site has people or one person, and what its list of people must lead back to."""
+        return self.path / "people.json"
+
+    @property
     def datasets(self) -> Path:
         """One folder per dataset and version."""
         return self.path / "datasets"

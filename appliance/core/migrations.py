@@ -189,6 +189,46 @@ _6_LOG = (
     )""",
 )
 
+_7_BUNDLES: tuple[str, ...] = ()
+
+# The signed lists of people, each with its warrant; their sealed keys and wrong passphrases; what two people
+# are asked, what they answered, what it was used for; and who acted in an emergency.
+_8_PEOPLE = (
+    """CREATE TABLE rosters (
+        version INTEGER PRIMARY KEY,
+        content TEXT NOT NULL,
+        warrant TEXT NOT NULL
+    )""",
+    """CREATE TABLE people (
+        name TEXT PRIMARY KEY,
+        sealed TEXT NOT NULL,
+        failed INTEGER NOT NULL DEFAULT 0,
+        locked_until TEXT
+    )""",
+    """CREATE TABLE requests (
+        id TEXT PRIMARY KEY,
+        request TEXT NOT NULL,
+        payload TEXT NOT NULL DEFAULT '',
+        used TEXT,
+        used_for TEXT
+    )""",
+    """CREATE TABLE approvals (
+        request TEXT NOT NULL,
+        person TEXT NOT NULL,
+        vote TEXT NOT NULL,
+        signature TEXT NOT NULL,
+        PRIMARY KEY (request, person)
+    )""",
+    """CREATE TABLE emergencies (
+        id TEXT PRIMARY KEY,
+        statement TEXT NOT NULL,
+        signature TEXT NOT NULL,
+        ended TEXT,
+        review TEXT,
+        review_signature TEXT
+    )""",
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _1_FIRST,
     _2_DRAWS,
@@ -196,4 +236,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _4_SERVING,
     _5_PARTIAL,
     _6_LOG,
+    _7_BUNDLES,
+    _8_PEOPLE,
 )

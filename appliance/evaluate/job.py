@@ -38,6 +38,7 @@ from appliance.models import registry
 from appliance.models.registry import Model
 from appliance.models.task import Task, task_from
 from appliance.security import audit
+from appliance.security.people import mode
 
 _FULL = ("F16", "BF16", "F32")
 _SAMPLE_SEED = 7
@@ -74,6 +75,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         "job": job.id,
         "created": now(),
         "dataset": data_facts(dataset, split, records, clusters, len(every)),
+        "people": mode.statement(job.home),
         "against": spec.get("against"),
         "rule": asdict(rule),
         **verdicts(measured, spec.get("against"), records, clusters, rule, split, len(every)),

@@ -17,6 +17,7 @@ from appliance.core.files import sync
 from appliance.core.home import Home
 from appliance.models.registry import Model
 from appliance.security import audit
+from appliance.security.people import guard
 
 _MARK, _GRAVE = ".removing-", ".removed-"
 
@@ -35,6 +36,7 @@ def remove(home: Home, model: Model, *, who: str) -> None:
 
     Raises:
         NotFound: there is no such entry any more. ConfigWrong: another model was made from it.
+        NotAllowed: two people have not agreed to it, at a site that has people.
     """
     sweep(home)
     folder = own_folder(home, model)
@@ -42,6 +44,7 @@ def remove(home: Home, model: Model, *, who: str) -> None:
         (home.models / f"{_MARK}{model.name}").touch(mode=0o600)
         sync(home.models)
     with transaction(home) as link:
+        guard.spend(link, home, who, "model.remove", model.name, content=shown(model))
         check_childless(link, model.name)
         done = link.execute("DELETE FROM models WHERE name = ? AND sha256 = ?", (model.name, model.sha256))
         if done.rowcount != 1:
@@ -51,6 +54,11 @@ def remove(home: Home, model: Model, *, who: str) -> None:
             link, who=who, what="model.remove", target=model.name, kind=model.kind, sha256=model.sha256
         )
     sweep(home)
+
+
+def shown(model: Model) -> dict[str, str]:
+    """What two people agree to."""
+    return {"model": model.name, "kind": model.kind, "sha256": model.sha256}
 
 
 def check_childless(link: sqlite3.Connection, name: str) -> None:

@@ -19,12 +19,14 @@ from typing import Any
 import psutil
 
 from appliance.core.db import reading, transaction
-from appliance.core.errors import ConfigWrong, NotFound
+from appliance.core.errors import ApplianceError, ConfigWrong, NotAllowed, NotFound
 from appliance.core.events import ENDS, Event, append_event, now, read_events
 from appliance.core.files import write_json
 from appliance.core.home import Home
 from appliance.core.offline import ENVIRONMENT
 from appliance.security import audit
+from appliance.security.people import guard, orders
+from appliance.security.people.signing import Signer
 
 _seen: dict[Path, tuple[int, tuple[Event, ...]]] = {}  # event files read so far: offset, events
 _children: list[subprocess.Popen[bytes]] = []  # kept so that ended ones can be reaped
@@ -55,8 +57,14 @@ class JobView:
         return next((event for event in reversed(self.events) if event["event"] in ENDS), {})
 
 
-def start(home: Home, kind: str, spec: dict[str, Any], *, title: str, who: str) -> str:
-    """Start a job of `kind` and return its id. It goes on when this process ends."""
+def start(
+    home: Home, kind: str, spec: dict[str, Any], *, title: str, who: str, signer: Signer | None = None
+) -> str:
+    """Start a job of `kind` and return its id. It goes on when this process ends.
+
+    Raises:
+        NotAllowed: `who` may not, did not sign, or two people must agree to it.
+    """
     with transaction(home) as link:
         count = link.execute("SELECT COALESCE(MAX(CAST(id AS INTEGER)), 0) FROM jobs").fetchone()[0]
         job_id = f"{count + 1:04d}"
@@ -64,25 +72,29 @@ def start(home: Home, kind: str, spec: dict[str, Any], *, title: str, who: str) 
             "INSERT INTO jobs (id, kind, title, who, created) VALUES (?, ?, ?, ?, ?)",
             (job_id, kind, title, who, now()),
         )
+        order = orders.give(link, home, job=job_id, kind=kind, spec=spec, who=who, by=who, signer=signer)
         audit.record(link, who=who, what="job.start", target=job_id, kind=kind, title=title)
     folder = home.jobs / job_id
     folder.mkdir(mode=0o700, exist_ok=True)
     write_json(folder / "spec.json", {"kind": kind, "who": who, "spec": spec})
+    orders.keep(folder, order)
     _spawn(home, job_id)
     return job_id
 
 
-def resume(home: Home, job_id: str, *, who: str) -> None:
+def resume(home: Home, job_id: str, *, who: str, signer: Signer | None = None) -> None:
     """Run a stopped, failed or dead job again in its folder; it goes on from its last checkpoint.
 
     Raises:
-        NotFound: no such job. ConfigWrong: it is running or already done.
+        NotFound: no such job. ConfigWrong: it is running or already done. NotAllowed: as `start`.
     """
     job = view(home, job_id)
     if job.state in ("running", "done") or (job.state == "waiting" and _process(home, job.id)):
         raise ConfigWrong(f"Job {job.id} is {job.state}.", "Only a job that ended early can be resumed.")
     with transaction(home) as link:
+        order = orders.give_again(link, home, job.folder, by=who, signer=signer)
         audit.record(link, who=who, what="job.resume", target=job.id)
+    orders.keep(job.folder, order)
     _spawn(home, job.id)
 
 
@@ -90,7 +102,7 @@ def stop(home: Home, job_id: str, *, who: str, patience: float = 20.0) -> JobVie
     """Ask a job to stop, then kill it after `patience` seconds; what it finished is kept.
 
     Raises:
-        NotFound: no such job. ConfigWrong: it is not running.
+        NotFound: no such job. ConfigWrong: it is not running. NotAllowed: `who` may not.
         LogDamaged, NoRoom: it could not be logged; the job was asked to stop all the same.
     """
     job = view(home, job_id)
@@ -99,9 +111,14 @@ def stop(home: Home, job_id: str, *, who: str, patience: float = 20.0) -> JobVie
         raise ConfigWrong(f"Job {job_id} is not running (it is {job.state}).", "See `cloister job list`.")
     try:
         with transaction(home) as link:
+            guard.spend(link, home, who, "job.stop-own" if job.who == who else "job.stop", job.id)
             audit.record(link, who=who, what="job.stop", target=job_id)
-    finally:  # a log that takes nothing must not keep a job running
+    except NotAllowed:
+        raise
+    except ApplianceError:  # a log that takes nothing must not keep a job running
         process.send_signal(signal.SIGTERM)
+        raise
+    process.send_signal(signal.SIGTERM)
     if not _ended(process, patience):
         for child in [*process.children(recursive=True), process]:
             child.kill()

@@ -25,6 +25,7 @@ from appliance.models import registry
 from appliance.models.registry import Model
 from appliance.privacy.attacks.verdict import PASS, Finding, together
 from appliance.security import audit
+from appliance.security.people import mode
 
 LIMIT = 1000
 _RECITED = 100  # records a side; each costs a pass a token
@@ -184,6 +185,7 @@ def _report(
         "format": 1,
         "job": job.id,
         "created": now(),
+        "people": mode.statement(job.home),
         "model": asked.name,
         "trained": trained.name,
         "dataset": trained.dataset,

@@ -21,6 +21,7 @@ from appliance.core.files import write_json
 from appliance.core.home import open_home
 from appliance.core.job import Job
 from appliance.core.offline import stay_offline
+from appliance.security.people import orders
 
 
 def main(folder: Path) -> int:
@@ -33,6 +34,7 @@ def main(folder: Path) -> int:
     signal.signal(signal.SIGINT, _stop)
     try:
         job.emit("started", kind=job.kind)
+        orders.check(job.home, folder, order)
         result = _code(job.kind)(order["spec"], job)
         write_json(folder / "result.json", result)
     except (Stopped, KeyboardInterrupt):

@@ -21,6 +21,7 @@ from appliance.core.events import now
 from appliance.core.home import Home
 from appliance.privacy.accountant import Steps, epsilon, merge
 from appliance.security import audit
+from appliance.security.people import guard
 
 EPSILON_LIMIT = 8.0
 
@@ -102,13 +103,31 @@ def set_limit(home: Home, dataset: str, epsilon_limit: float, *, who: str) -> No
     """Change what a dataset may spend in all; the budget must be open. Nothing spent is forgiven.
 
     Raises:
-        PrivacyRefused: not a positive, finite number.
+        PrivacyRefused: not a positive, finite number. NotAllowed: `who` may not, or two must agree.
     """
-    if not 0 < epsilon_limit < inf:
-        raise PrivacyRefused(f"{epsilon_limit:g} is no epsilon.", "Give a number above 0, such as 8.")
+    check_limit(epsilon_limit)
     with transaction(home) as link:
+        old = _state(link, dataset)[1]
+        content = limit_content(old, epsilon_limit)
+        guard.spend(link, home, who, limit_action(old, epsilon_limit), dataset, content=content)
         link.execute("UPDATE budgets SET epsilon_limit = ? WHERE dataset = ?", (epsilon_limit, dataset))
         audit.record(link, who=who, what="budget.set", target=dataset, epsilon_limit=f"{epsilon_limit:g}")
+
+
+def check_limit(epsilon_limit: float) -> None:
+    """Check that a number is an epsilon. Raises PrivacyRefused."""
+    if not 0 < epsilon_limit < inf:
+        raise PrivacyRefused(f"{epsilon_limit:g} is no epsilon.", "Give a number above 0, such as 8.")
+
+
+def limit_action(old: float, new: float) -> str:
+    """What a person's rights call this change: to raise a limit needs two people."""
+    return "budget.raise" if new > old else "budget.lower"
+
+
+def limit_content(old: float, new: float) -> dict[str, str]:
+    """What two people are shown who agree to a limit."""
+    return {"epsilon_limit": repr(float(new)), "instead of": repr(float(old))}
 
 
 def budget(home: Home, dataset: str) -> Budget | None:

@@ -6,24 +6,48 @@ losses) may have gone into later runs that are charged.
 
 from __future__ import annotations
 
+import sqlite3
+
 from appliance.core.db import reading, transaction
-from appliance.core.errors import PrivacyRefused
+from appliance.core.errors import NotAllowed, PrivacyRefused
 from appliance.core.events import now
 from appliance.core.home import Home
 from appliance.security import audit
+from appliance.security.people import guard, orders
 
 OPEN, PUBLIC = "open", "public"
+_AGREED = {
+    OPEN: ("train.open", "records without privacy"),
+    PUBLIC: ("data.public", "records declared public"),
+}
 
 
 def note(home: Home, dataset: str, *, job: str, kind: str, who: str) -> None:
-    """Write down, once a job, that `job` learns from `dataset` uncharged; `kind` is OPEN or PUBLIC."""
+    """Write down, once a job, that `job` learns from `dataset` uncharged; `kind` is OPEN or PUBLIC.
+
+    Raises:
+        NotAllowed: two people of this site did not agree that this job does so.
+    """
     with transaction(home) as link:
+        _check_agreed(link, home, job, kind, who)
         new = link.execute(
             "INSERT OR IGNORE INTO uncharged (dataset, job, kind, who, created) VALUES (?, ?, ?, ?, ?)",
             (dataset, job, kind, who, now()),
         ).rowcount
         if new and kind == PUBLIC:
             audit.record(link, who=who, what="dataset.public", target=dataset, job=job)
+
+
+def _check_agreed(link: sqlite3.Connection, home: Home, job: str, kind: str, who: str) -> None:
+    if job.startswith("route "):  # learns which model to ask, from records that measure and never train
+        guard.spend(link, home, who, "route.change", job.removeprefix("route "))
+        return
+    action, words = _AGREED[kind]
+    if not orders.granted(link, home, action, job):
+        raise NotAllowed(
+            f"Two people did not agree that job {job} learns from {words}.",
+            "Start it with `cloister train` or `cloister search`, which asks them.",
+        )
 
 
 def jobs_of(home: Home, dataset: str, kind: str) -> list[str]:

@@ -16,7 +16,7 @@ import string
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from appliance.core.db import connect, reading, transaction
@@ -24,8 +24,10 @@ from appliance.core.errors import ConfigWrong, NotFound
 from appliance.core.events import now
 from appliance.core.home import Home
 from appliance.security import audit
+from appliance.security.people import guard
 
 OWN_NAME = "this terminal"  # of the keys that `chat` makes for itself and revokes at its end
+OWN_LIFE = timedelta(days=1)
 _ALPHABET = string.digits + string.ascii_letters
 _FORM = re.compile(r"clo_([0-9a-z]{8})_([0-9A-Za-z]{43})")
 _NOBODY = "0" * 64
@@ -121,6 +123,7 @@ def new_key(
         "open_requests": open_requests,
     }
     with transaction(home) as link:
+        guard.spend(link, home, who, action_for(name, expires), key_id)
         link.execute(
             "INSERT INTO api_keys (id, name, sha256, created, models, collections, expires,"
             " requests_per_minute, tokens_per_day, open_requests) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -128,6 +131,12 @@ def new_key(
         )
         audit.record(link, who=who, what="key.new", target=key_id, name=name, **named, **rest)
     return key_id, secret
+
+
+def action_for(name: str, expires: datetime | None) -> str:
+    """What making such a key is: one of the terminal's own ends within a day, else it is as any other."""
+    own = name == OWN_NAME and expires is not None and expires <= utc_now() + OWN_LIFE
+    return "key.own" if own else "key.new"
 
 
 def list_keys(home: Home) -> list[Key]:
@@ -144,9 +153,10 @@ def revoke(home: Home, key_id: str, who: str) -> None:
         NotFound: there is no such key.
     """
     with transaction(home) as link:
-        row = link.execute("SELECT revoked FROM api_keys WHERE id = ?", (key_id,)).fetchone()
+        row = link.execute("SELECT name, revoked FROM api_keys WHERE id = ?", (key_id,)).fetchone()
         if row is None:
             raise NotFound(f"There is no key {key_id}.", "See `cloister key list`.")
+        guard.spend(link, home, who, "key.own" if row["name"] == OWN_NAME else "key.revoke", key_id)
         if row["revoked"] is None:
             link.execute("UPDATE api_keys SET revoked = ? WHERE id = ?", (now(), key_id))
             audit.record(link, who=who, what="key.revoke", target=key_id)

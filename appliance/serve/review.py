@@ -8,6 +8,7 @@ the model's own answer the worse of two. Files are JSON lines with the columns t
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from appliance.core.errors import ConfigWrong, DataRejected, NotFound
 from appliance.core.files import write_private
 from appliance.core.home import Home
 from appliance.security import audit
+from appliance.security.people import guard
 from appliance.serve.feedback import words_path
 
 STATES = ("new", "accepted", "rejected")
@@ -105,6 +107,7 @@ def set_state(home: Home, ids: Sequence[str], state: str, who: str) -> None:
     if state not in STATES[1:]:
         raise ConfigWrong("Feedback can be accepted or rejected.", "Use one of those two.")
     with transaction(home) as link:
+        guard.spend(link, home, who, "feedback.review", ", ".join(ids))
         for feedback_id in ids:
             row = link.execute("SELECT state FROM feedback WHERE id = ?", (feedback_id,)).fetchone()
             if row is None:
@@ -134,6 +137,36 @@ def export_records(
         ConfigWrong: an unknown kind, labels and answers mixed, or the file is there already.
         DataRejected: nothing was accepted that can be learnt from, or a file of words is damaged.
     """
+    content, done = _to_export(home, path, kind, model, columns)
+    with transaction(home) as link:  # the line stands if the file does
+        guard.spend(link, home, who, "feedback.export", path.name, content=_shown(content, done))
+        audit.record(link, who=who, what="feedback.export", target=path.name, records=done.records)
+        write_private(path, content)
+    return done
+
+
+def export_content(
+    home: Home, path: Path, *, kind: str | None, model: str | None, columns: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """What two people are shown who agree to what `export_records` would write now.
+
+    Raises:
+        ConfigWrong, DataRejected: as `export_records`.
+    """
+    return _shown(*_to_export(home, path, kind, model, columns))
+
+
+def _shown(content: bytes, told: Exported) -> dict[str, str]:
+    return {
+        "file": str(told.path),
+        "records": str(told.records),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def _to_export(
+    home: Home, path: Path, kind: str | None, model: str | None, columns: Mapping[str, Any] | None
+) -> tuple[bytes, Exported]:
     if kind is not None and kind not in COLUMNS:
         raise ConfigWrong(f"There is no kind of record {kind}.", f"Choose one of {', '.join(COLUMNS)}.")
     if path.suffix != ".jsonl":
@@ -161,10 +194,8 @@ def export_records(
             "Nothing accepted can be written as such records" + (f" ({why})." if why else "."),
             "Look at it with `cloister feedback list`, accept some, or choose another --as.",
         )
-    with transaction(home) as link:  # the line stands if the file does
-        audit.record(link, who=who, what="feedback.export", target=path.name, records=len(lines))
-        write_private(path, "".join(lines).encode())
-    return Exported(path=path, kind=kind, columns=names, records=len(lines), left_out=dict(left_out))
+    told = Exported(path=path, kind=kind, columns=names, records=len(lines), left_out=dict(left_out))
+    return "".join(lines).encode(), told
 
 
 def _record(said: Feedback, words: Words, kind: str) -> tuple[dict[str, Any], str]:

@@ -13,9 +13,11 @@ from appliance.core.events import now
 from appliance.core.home import Home
 from appliance.models import registry
 from appliance.security import audit
+from appliance.security.people import guard
 from appliance.serve.routes import SPLIT, Route, get, load
 from appliance.serve.split import new_salt
 
+_CHANGE = "route.change"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -40,6 +42,7 @@ def add(home: Home, name: str, kind: str, facts: dict[str, Any], *, who: str) ->
     """
     check_new(home, name, facts["a"], facts["b"])
     with transaction(home) as link:
+        guard.spend(link, home, who, _CHANGE, name)
         if link.execute("SELECT 1 FROM routes WHERE name = ?", (name,)).fetchone():
             raise _taken(name)
         link.execute("DELETE FROM route_counts WHERE route = ?", (name,))
@@ -117,6 +120,7 @@ def remove(home: Home, name: str, *, who: str) -> None:
     """
     route = get(home, name)
     with transaction(home) as link:
+        guard.spend(link, home, who, _CHANGE, name)
         link.execute("DELETE FROM routes WHERE name = ?", (name,))
         link.execute("DELETE FROM route_counts WHERE route = ?", (name,))
         audit.record(link, who=who, what="route.remove", target=name)
@@ -126,6 +130,7 @@ def remove(home: Home, name: str, *, who: str) -> None:
 
 def _update(home: Home, name: str, facts: dict[str, Any], *, what: str, who: str) -> Route:
     with transaction(home) as link:
+        guard.spend(link, home, who, _CHANGE, name)
         row = link.execute("SELECT facts FROM routes WHERE name = ?", (name,)).fetchone()
         if row is None:
             raise NotFound(f"There is no route {name}.", "See `cloister route list`.")

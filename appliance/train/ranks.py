@@ -27,6 +27,7 @@ from appliance.core.home import open_home
 from appliance.core.job import Job
 from appliance.core.offline import stay_offline
 from appliance.core.parent import die_with_parent
+from appliance.security.people import orders
 
 _ANSWER = "ranks.json"
 T = TypeVar("T")
@@ -152,6 +153,7 @@ def _main(folder: Path) -> int:
     kind = Job if ranks.first else _Silent
     job = kind(id=folder.name, kind=order["kind"], folder=folder, home=open_home(), who=order["who"])
     try:
+        orders.check(job.home, folder, order, fresh=False)
         told: dict[str, Any] = {"result": run(order["spec"], job)}
     except ApplianceError as problem:
         told = {"message": problem.message, "hint": problem.hint}

@@ -15,6 +15,7 @@ from appliance.data import store
 from appliance.models import registry
 from appliance.privacy import ledger, uncharged
 from appliance.privacy.accountant import epsilon
+from appliance.security.people import mode
 from appliance.train.plan import Plan
 from appliance.train.settings import Settings
 from appliance.train.statement import statement
@@ -73,6 +74,7 @@ def release(
                     "history": trained.history,
                 },
                 "synthetic": setup.dataset.synthetic,
+                "people": mode.statement(job.home),
                 "secrets": [secret.as_dict() for secret in setup.secrets],
                 **(facts or {}),
             },
@@ -171,6 +173,7 @@ def privacy_of(
         "epsilon": epsilon(history, found.delta),
         "epsilon_dataset": found.spent(),
         "epsilon_limit": found.epsilon_limit,
+        "people": mode.statement(job.home),
         "steps_charged": charged,
         "steps_released": done,
     }

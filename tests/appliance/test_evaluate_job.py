@@ -265,6 +265,7 @@ def test_the_page_needs_nothing_else_and_says_all_in_words(report: dict[str, Any
     assert len(ids) == len(set(ids)) == 12
     for words in ("SYNTHETIC", "PASS", "epsilon 3.25", "1.0e-04", "patient", "desk two stock"):
         assert words in page
+    assert "single-person mode: no second person approved" in report["people"] and report["people"] in page
 
 
 def test_a_file_that_lost_what_was_tuned_fails_the_gate(site: Site) -> None:

@@ -168,6 +168,8 @@ def test_the_claim_is_what_the_ledger_holds_whatever_the_plan_says(site: Home) -
     kept = ledger.kept_plan(site, "0060")
     assert kept is not None and kept["plan"] == plan.as_dict()
     told = result["privacy"]
+    assert "single-person mode: no second person approved" in told["people"]
+    assert model.facts["people"] == told["people"]
     (event,) = [event for event in ledger.events(site, "text") if event["job"] == "0060"]
     paid = Steps(noise_multiplier=event["noise_multiplier"], sample_rate=0.1, steps=3)
     assert told["epsilon"] == pytest.approx(epsilon([paid], told["delta"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import people_support as site
 import psutil
 import pytest
 
@@ -20,6 +22,7 @@ from appliance.data import job as importing_job
 from appliance.models import importing, registry
 from appliance.ops import jobs
 from appliance.privacy import ledger
+from appliance.train import ranks
 
 _CHILD = Path(__file__).with_name("ranks_child.py")
 _ROOT = Path(__file__).parents[2]
@@ -85,3 +88,20 @@ def test_a_killed_run_leaves_no_process_behind_and_goes_on(home: Home) -> None:
     privacy = registry.get(home, "tuned").facts["privacy"]
     charged = sum(event["steps"] for event in ledger.events(home, "inbox"))
     assert privacy["steps_released"] <= privacy["steps_charged"] == charged
+
+
+def test_a_process_of_a_run_that_nobody_ordered_does_not_train(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.settle_in(home)
+    folder = home.jobs / "0001"
+    folder.mkdir()
+    (folder / "spec.json").write_text(json.dumps({"kind": "train", "who": "ana", "spec": {}}))
+    monkeypatch.setattr(ranks, "die_with_parent", lambda parent: None)
+    monkeypatch.setattr("appliance.train.job.run", lambda spec, job: pytest.fail("it ran"))
+    umask = os.umask(0o077)
+    try:
+        assert ranks._main(folder) == 1
+    finally:
+        os.umask(umask)
+    assert json.loads((folder / "ranks.json").read_bytes())["code"] == "not-allowed"

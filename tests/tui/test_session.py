@@ -15,7 +15,8 @@ from appliance.core.home import Home
 from appliance.data.store import Dataset
 from appliance.models import registry
 from appliance.models.registry import Model
-from tui.session import Session, failure
+from tui.endings import failure
+from tui.session import Session
 from tui.steps import next_step
 
 

@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from appliance.core.errors import ConfigWrong
-from tui.cli import audit, data, docs, feedback, jobs, keys, model, route, supply
+from tui.cli import approve, audit, data, docs, feedback, jobs, keys, model, people, route, supply
 from tui.cli.audit_privacy import register as register_audit
 from tui.cli.demo import register as register_demo
 from tui.cli.face import fail
+from tui.cli.init import register as register_init
 from tui.cli.quantize import register as register_quantize
 from tui.cli.search import register as register_search
 from tui.cli.serve import register as register_serve
@@ -76,7 +77,10 @@ app.add_typer(keys.app, name="key")
 app.add_typer(route.app, name="route")
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(supply.app, name="supply")
+app.add_typer(people.app, name="people")
+app.add_typer(approve.app, name="approve")
 for register in (
+    register_init,
     register_demo,
     register_train,
     register_search,

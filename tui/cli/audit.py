@@ -49,8 +49,7 @@ def verify(
     from tui import session_audit
 
     if file is not None:
-        signer = None if key is not None else session_audit.site_key(face.session.home)
-        told = session_audit.verify_file(file, key, signer)
+        told = session_audit.verify_file(None if key else face.session.home, file, key)
         if "first" in told:
             face.wrap(f"Entries {told['first']} to {told['last']} are in the log of {told['origin']}.")
         _say_checkpoint(face, told)
@@ -58,7 +57,7 @@ def verify(
         return
     if key is not None:
         raise ConfigWrong("--key is for a file.", "cloister audit verify FILE --key KEY")
-    told = session_audit.verify(face.session.home, session_audit.site_key(face.session.home))
+    told = session_audit.verify(face.session)
     face.wrap(f"The audit log is {told['text']}.")
     for damage in told["damages"]:
         face.wrap(damage["text"], f"  {damage['kind']}: ", "    ")
@@ -78,8 +77,7 @@ def checkpoint(
     """Sign the log as it is now. Keep the result elsewhere: it is what shows tampering later."""
     from tui import session_audit
 
-    session = face.session
-    made = session_audit.checkpoint(session.home, session.who, session_audit.site_key(session.home), to)
+    made = session_audit.checkpoint(face.session, to)
     if to is None:
         face.say(made["note"])
     _say_checkpoint(face, made)
@@ -96,8 +94,7 @@ def witness(
     """Bring back a checkpoint from a partner, a stick or paper: the log must extend it from now on."""
     from tui import session_audit
 
-    session = face.session
-    told = session_audit.witness(session.home, session.who, session_audit.site_key(session.home), file)
+    told = session_audit.witness(face.session, file)
     face.say(f"The log extends it: witnessed at {told['size']}.")
     if told["same_entries"]:
         first, last = told["same_entries"]
@@ -116,9 +113,7 @@ def export(
     """Write entries with proofs that anybody can check with the site's public key."""
     from tui import session_audit
 
-    session = face.session
-    signer = session_audit.site_key(session.home)
-    made = session_audit.export(session.home, session.who, signer, file, first=first, last=last)
+    made = session_audit.export(face.session, file, first=first, last=last)
     face.wrap(f"Entries {made['first']} to {made['last']} are in {file}.")
     _say_checkpoint(face, made)
     face.wrap("Others check it with: cloister audit verify FILE --key KEY")

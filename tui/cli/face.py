@@ -20,6 +20,7 @@ from tui.cli.tables import WIDTH, table_lines, wrapped
 
 if TYPE_CHECKING:
     from appliance.ops.jobs import JobView
+    from appliance.security.people.signing import Signer
     from tui.session import Session
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -28,19 +29,49 @@ HomeDir = Annotated[
 ]
 
 
+def _person(own: Sequence[inspect.Parameter]) -> object:
+    """The option --as; --as-person where a command has an --as of its own."""
+    taken = any("--as" in _declared(part.annotation) for part in own)
+    return Annotated[
+        str | None,
+        typer.Option(
+            "--as-person" if taken else "--as",
+            help="Who you are, where people have roles: asks for the passphrase.",
+            envvar="CLOISTER_AS",
+            metavar="NAME",
+        ),
+    ]
+
+
+def _declared(annotation: Any) -> list[str]:
+    """The names of an option; typer keeps the first one as its default."""
+    return [
+        str(name)
+        for one in getattr(annotation, "__metadata__", ())
+        for name in (getattr(one, "default", None), *(getattr(one, "param_decls", None) or ()))
+    ]
+
+
 class Face:
     """How one command talks: people on stdout, or one JSON object there and people on stderr."""
 
-    def __init__(self, home: Path | None, as_json: bool) -> None:
+    def __init__(self, home: Path | None, as_json: bool, person: str | None = None) -> None:
         self.home = home
         self.as_json = as_json
+        self.person = person
 
     @functools.cached_property
     def session(self) -> Session:
         """The door to the product."""
         from tui.session import Session
 
-        return Session(self.home)
+        session = Session(self.home, signer=signer_of(self.home, self.person))
+        if session.actor.how == "signed-in":
+            from tui.session_people import alarms
+
+            for line in alarms(session):
+                sys.stderr.write(line + "\n")
+        return session
 
     def say(self, text: str = "") -> None:
         """One line for people."""
@@ -95,7 +126,7 @@ class Face:
         Raises:
             ApplianceError: the job failed, was stopped, or died.
         """
-        from tui.session import failure
+        from tui.endings import failure
 
         try:
             job = self.watch(job_id, until=until, after=after, planned=planned)
@@ -145,15 +176,26 @@ class Face:
             time.sleep(0.1)
 
 
+def signer_of(home: Path | None, person: str | None) -> Signer | None:
+    """Who signs for this command: the person named, once the passphrase is given; else nobody."""
+    if person is None:
+        return None
+    from appliance.core.home import open_home
+    from tui.cli.asking import passphrase_of
+    from tui.session_people import sign_in
+
+    return sign_in(open_home(home), person, passphrase_of(person))
+
+
 def command(
     app: typer.Typer, name: str | None = None, **kwargs: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register `function(face, ...)` as a command that also takes --json and --home."""
+    """Register `function(face, ...)` as a command that also takes --json, --home and --as."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
-        def run(*, as_json: bool, home: Path | None, **arguments: Any) -> None:
-            face = Face(home, as_json)
+        def run(*, as_json: bool, home: Path | None, as_person: str | None, **arguments: Any) -> None:
+            face = Face(home, as_json, as_person)
             try:
                 function(face, **arguments)
             except ApplianceError as problem:
@@ -170,6 +212,7 @@ def command(
         shared = [
             inspect.Parameter("as_json", keyword, default=False, annotation=Json),
             inspect.Parameter("home", keyword, default=None, annotation=HomeDir),
+            inspect.Parameter("as_person", keyword, default=None, annotation=_person(own)),
         ]
         own = [part.replace(kind=keyword) for part in own]
         run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]

@@ -78,7 +78,7 @@ def tail(
 ) -> None:
     """Follow a job until it ends. Ctrl-C leaves; the job goes on."""
     from tui.cli.results import say_result
-    from tui.session import failure
+    from tui.endings import failure
 
     job = face.session.job(job_id)
     if log:

@@ -170,6 +170,9 @@ def card(face: Face, name: Annotated[str, typer.Argument(help="A model's name.")
         for line in training_lines(training):
             face.say(line)
     _say_privacy(face, chain)
+    people = face.session.people(chain)
+    if not any((step.facts.get("privacy") or {}).get("people") for step in chain):  # else it stands there
+        face.wrap(people, "  people   ")
     if training:
         for line in terminal_curves(training.get("history", []), room(), _CURVE_LINES):
             face.say(line)
@@ -184,6 +187,7 @@ def card(face: Face, name: Annotated[str, typer.Argument(help="A model's name.")
         {
             "name": model.name,
             "kind": model.kind,
+            "people": people,
             "privacy_audits": audits,
             "lineage": [step.name for step in chain],
             "facts": model.facts,

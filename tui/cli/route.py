@@ -30,9 +30,7 @@ def split(
     """Try a model on some of the people. Each person always gets the same one."""
     from tui import session_routes
 
-    made = session_routes.make_split(
-        face.session.home, face.session.who, name, a=a, b=b, share=share, difference=difference
-    )
+    made = session_routes.make_split(face.session, name, a=a, b=b, share=share, difference=difference)
     _head(face, made, {f"A ({1 - share:.0%} of people)": a, f"B ({share:.0%} of people)": b})
     face.say(f"See how it goes: cloister route show {name}")
     face.say(f"Send all to A:   cloister route rollback {name}")
@@ -57,7 +55,7 @@ def hybrid(
     from tui import session_routes
 
     made = session_routes.make_hybrid(
-        face.session.home, face.session.who, name, small=small, large=large, threshold=threshold, by=by
+        face.session, name, small=small, large=large, threshold=threshold, by=by
     )
     _say_hybrid(face, made)
     face.result(made)
@@ -68,7 +66,7 @@ def list_routes(face: Face) -> None:
     """List routes."""
     from tui import session_routes
 
-    found = session_routes.routes(face.session.home)
+    found = session_routes.routes(face.session)
     face.table(
         ("route", "kind", "state", "requests of A", "of B"),
         [
@@ -91,7 +89,7 @@ def show(face: Face, name: Name) -> None:
     """Show a route: live counts, what they mean so far, the table of thresholds."""
     from tui import session_routes
 
-    found = session_routes.route(face.session.home, name)
+    found = session_routes.route(face.session, name)
     (_say_split if found["kind"] == "split" else _say_hybrid)(face, found)
     face.result(found)
 
@@ -106,9 +104,7 @@ def set_route(
     """Change a route's share or threshold, from the next request on. Also ends a rollback."""
     from tui import session_routes
 
-    changed = session_routes.set_route(
-        face.session.home, face.session.who, name, share=share, threshold=threshold
-    )
+    changed = session_routes.set_route(face.session, name, share=share, threshold=threshold)
     face.say(f"Route {name} is changed; it is {changed['state']}.")
     face.result(changed)
 
@@ -118,7 +114,7 @@ def rollback(face: Face, name: Name) -> None:
     """Send everything to A at once."""
     from tui import session_routes
 
-    found = session_routes.roll_back(face.session.home, face.session.who, name)
+    found = session_routes.roll_back(face.session, name)
     face.say(f"Route {name} is rolled back. Everything goes to")
     face.say(f"  {found['a']}")
     own = "share" if found["kind"] == "split" else "threshold"
@@ -131,7 +127,7 @@ def remove(face: Face, name: Name) -> None:
     """End a route, with its counts and what its router has learnt."""
     from tui import session_routes
 
-    session_routes.remove_route(face.session.home, face.session.who, name)
+    session_routes.remove_route(face.session, name)
     face.say(f"Route {name} is removed.")
     face.result({"name": name, "removed": True})
 

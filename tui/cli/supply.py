@@ -25,7 +25,7 @@ def check(face: Face) -> None:
     """
     from tui import session_supply
 
-    told = session_supply.check(face.session.home, face.session.who)
+    told = session_supply.check(face.session)
     face.say(
         f"{told['files']:,} files of {told['packages']} packages, {told['size'] / 1e6:,.0f} MB,"
         f" hashed in {told['seconds']:.1f} s."
@@ -64,7 +64,7 @@ def record(face: Face) -> None:
     """Keep what is installed now as what later checks compare with. After an installation, and only then."""
     from tui import session_supply
 
-    told = session_supply.record(face.session.home, face.session.who)
+    told = session_supply.record(face.session)
     face.say(f"Recorded: {told['digest']}")
     face.result(told)
 

@@ -77,6 +77,8 @@ def card_text(chain: Sequence[Model], view: SiteView) -> str:
         lines += [f"{name.replace('_', ' ')}: {figure(value)}" for name, value in private.items()]
     elif any(step.trained for step in chain):
         lines.append("privacy: none, this model may repeat what it was trained on")
+    people = next((step.facts["people"] for step in chain if step.facts.get("people")), view.people)
+    lines.append(f"people: {people}")
     accuracy, passed = view.accuracy.get(model.name), view.passed.get(model.name)
     if passed is None:
         lines.append(f"report: none yet. Make one: cloister evaluate {model.name}")

@@ -51,6 +51,7 @@ class SiteView:
     accuracy: dict[str, float]
     budgets: tuple[str, ...]
     feedback: tuple[Feedback, ...] = ()
+    people: str = ""
 
 
 def look(session: Session, now: float, limit: int) -> SiteView:
@@ -67,6 +68,7 @@ def look(session: Session, now: float, limit: int) -> SiteView:
         accuracy=accuracies(reports),
         budgets=tuple(session.budget_names()),
         feedback=tuple(list_feedback(session)),
+        people=session.people(),
     )
 
 

@@ -18,6 +18,7 @@ from appliance.core.db import transaction
 from appliance.core.errors import Busy, ConfigWrong, NotFound
 from appliance.core.home import Home
 from appliance.security import audit
+from appliance.security.people import guard
 
 NOT_PROTECTED = (
     "Document text is not protected by differential privacy: answers may repeat it word for word to"
@@ -82,6 +83,7 @@ def remove(home: Home, name: str, *, who: str) -> None:
         grave = home.documents / f".removed-{name}-{os.getpid()}"
         shutil.rmtree(grave, ignore_errors=True)
         with transaction(home) as link:
+            guard.spend(link, home, who, "docs.change", name)
             audit.record(link, who=who, what="docs.remove", target=name)
             folder.rename(grave)
         shutil.rmtree(grave, ignore_errors=True)

@@ -1,0 +1,232 @@
+"""The door's part for people: who they are, what they may, what two of them are asked, emergencies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from appliance.core.errors import ConfigWrong, NotAllowed
+from appliance.core.home import Home
+from appliance.security.passphrase import Cost, calibrated, check_new
+from appliance.security.people import approvals, breakglass, changes, mode, persons, roles, signing
+from appliance.security.people.persons import NewPerson
+from appliance.security.people.rows import Asked
+from appliance.security.people.signing import SeedSigner, Signer
+from tui.session import Session
+from tui.session_guard import acts, anyone
+
+_TWO = tuple(action for action, right in roles.TABLE.items() if right.two)
+
+
+class Stores(Protocol):
+    """What is sealed at rest, as far as people are concerned: who can open it.
+
+    A person's own key is not in it: that is sealed under their passphrase in the table `people`.
+    """
+
+    def create(self, person: str, passphrase: str, secret: bytes) -> None:
+        """Make it with this person's slot; again, as after an init that was cut off, makes it anew."""
+
+    def add(self, person: str, passphrase: str, secret: bytes) -> None:
+        """Give the person a slot, or one under another passphrase; it must be open."""
+
+    def holds(self, person: str) -> bool:
+        """Whether the person has a slot."""
+
+    def remove(self, person: str) -> None:
+        """Take the person's slot away."""
+
+
+@anyone
+def initialise(
+    home: Home,
+    site: str,
+    people: Sequence[NewPerson],
+    *,
+    single: bool,
+    stores: Stores | None = None,
+    cost: Cost | None = None,
+) -> dict[str, Any]:
+    """Make a site of this home: with people who have roles, or (`single`) with one person.
+
+    What is sealed comes first and the list of people last, so roles are enforced only once all is there.
+
+    Raises:
+        ConfigWrong: see persons.found; or a site with people would become one without.
+    """
+    if not 1 <= len(site) <= 64 or not site.isprintable():
+        raise ConfigWrong("The name of a site has 1 to 64 printable characters.", "Such as 'St. Anna'.")
+    if persons.founded(home):
+        raise ConfigWrong("This site has its people already.", "Add more with `cloister people add NAME`.")
+    if single:
+        for person in people:
+            persons.check_person(person.name, person.role)
+            check_new(person.passphrase)
+    else:
+        persons.check_founders(people)
+    for number, person in enumerate(people if stores else ()):
+        assert stores is not None  # noqa: S101
+        (stores.add if number else stores.create)(person.name, person.passphrase, person.seed)
+    if single:
+        mode.write_anchor(home, mode.Anchor(mode=mode.SINGLE, site=site))
+    else:
+        persons.found(home, site, people, cost=cost or calibrated(), now=persons.utc_now())
+    return {
+        "site": site,
+        "mode": mode.mode(home),
+        "people": [] if single else [{"name": one.name, "role": one.role} for one in people],
+        "statement": mode.statement(home),
+    }
+
+
+@anyone
+def sign_in(home: Home, name: str, passphrase: str, *, stores: Stores | None = None) -> SeedSigner:
+    """The person's key. Who was added since the site's data was sealed gets a slot at the first time here.
+
+    Raises:
+        NotAllowed: the passphrase is wrong, or it is too early to try again. NotFound: no such person.
+    """
+    if mode.mode(home) == mode.SINGLE:
+        raise ConfigWrong("One person runs this site, so nobody signs in.", "Leave --as out.")
+    signer = persons.sign_in(home, name, passphrase, now=persons.utc_now())
+    if stores is not None and not stores.holds(name):
+        stores.add(name, passphrase, signer.seed)
+    return signer
+
+
+@acts("site.read")
+def people(session: Session) -> dict[str, Any]:
+    """Site, mode, statement, each person with role, key and wrong passphrases; emergencies, red first."""
+    roster = persons.load(session.home)
+    tied = mode.anchor(session.home)
+    told: dict[str, Any] = {
+        "site": tied.site if tied else None,
+        "mode": mode.mode(session.home),
+        "statement": mode.statement(session.home),
+        "you": session.who,
+        "people": [],
+        "emergencies": [],
+    }
+    if roster is None:
+        return told
+    breakglass.settle(session.home)
+    states = persons.states(session.home)
+    told["people"] = [one.to_json() | states.get(one.name, {}) for one in roster.people]
+    cases = breakglass.cases(session.home)
+    told["emergencies"] = [asdict(case) for case in sorted(cases, key=lambda case: case.state == "reviewed")]
+    return told
+
+
+@acts("site.read")
+def alarms(session: Session) -> list[str]:
+    """What is red at this site: emergencies that no privacy officer has reviewed."""
+    return [
+        f"RED: {case.person} acted as operator in emergency {case.id} ({case.state}); not reviewed yet."
+        for case in breakglass.open_cases(session.home)
+    ]
+
+
+@anyone
+def rights() -> list[dict[str, Any]]:
+    """The table of rights: action, words, roles, whether two people are needed."""
+    return [
+        {
+            "action": right.action,
+            "words": right.words,
+            "roles": [role for role in roles.ROLES if role in right.may],
+            "two_people": right.two,
+        }
+        for right in roles.TABLE.values()
+    ]
+
+
+@acts("person.add")
+def add(session: Session, name: str, role: str, passphrase: str) -> Asked:
+    """Ask for a new person with a passphrase of their own. Raises as changes.propose_person."""
+    new = NewPerson(name=name, role=role, passphrase=passphrase)
+    return changes.propose_person(session.home, _signer(session), new, cost=calibrated())
+
+
+@acts("person.role")
+def give_role(session: Session, name: str, role: str) -> Asked:
+    """Ask for another role of a person. Raises as changes.propose_role."""
+    return changes.propose_role(session.home, _signer(session), name, role)
+
+
+@acts("person.remove")
+def remove(session: Session, name: str) -> Asked:
+    """Ask for a person to be removed. Raises as changes.propose_removal."""
+    return changes.propose_removal(session.home, _signer(session), name)
+
+
+@acts("person.reset")
+def reset(session: Session, name: str, passphrase: str) -> Asked:
+    """Ask for a new key and passphrase of a person. Raises as changes.propose_reset."""
+    new = NewPerson(name=name, role="", passphrase=passphrase)
+    return changes.propose_reset(session.home, _signer(session), new, cost=calibrated())
+
+
+@acts("person.passphrase")
+def change_passphrase(session: Session, old: str, new: str, *, stores: Stores | None = None) -> None:
+    """Another passphrase for who is signed in; the key stays. Raises NotAllowed, ConfigWrong."""
+    signer = persons.sign_in(session.home, _signer(session).person, old, now=persons.utc_now())
+    persons.change_passphrase(session.home, signer, new, cost=calibrated())
+    if stores is not None:
+        stores.add(signer.person, new, signer.seed)
+
+
+@acts("site.read")
+def requests(session: Session, *, every: bool = False) -> list[Asked]:
+    """What two people are asked and waits for an answer or its use; `every` gives also what is over."""
+    if mode.mode(session.home) == mode.SINGLE:
+        return []
+    return approvals.pending(session.home, every=every)
+
+
+@acts("site.read")
+def request(session: Session, request_id: str) -> Asked:
+    """One request with all that its approvers sign. Raises NotFound."""
+    return approvals.show(session.home, request_id)
+
+
+@acts(*_TWO)
+def answer(session: Session, request_id: str, *, yes: bool, stores: Stores | None = None) -> Asked:
+    """Agree to or refuse a request, signed. Raises as approvals.vote."""
+    asked = approvals.vote(session.home, request_id, _signer(session), yes=yes)
+    removed = asked.request["action"] == "person.remove" and asked.state == "used"
+    if stores is not None and removed and stores.holds(asked.request["target"]):
+        stores.remove(asked.request["target"])
+    return asked
+
+
+@acts("emergency.start")
+def break_glass(session: Session, reason: str, minutes: int) -> breakglass.Case:
+    """Act as operator for some minutes. Raises as breakglass.start."""
+    return breakglass.start(session.home, _signer(session), reason, minutes=minutes)
+
+
+@acts("emergency.start")
+def end_emergency(session: Session) -> None:
+    """End one's own emergency before its time. Raises NotFound."""
+    breakglass.end(session.home, _signer(session).person)
+
+
+@acts("emergency.review")
+def review(session: Session, case_id: str) -> breakglass.Case:
+    """Sign that what was done in an emergency was looked at. Raises as breakglass.review."""
+    return breakglass.review(session.home, _signer(session), case_id)
+
+
+@anyone
+def fingerprint(public: str) -> str:
+    """The first 16 hex digits of the digest of a key, in fours."""
+    short = signing.digest({"public": public})[:16]
+    return " ".join(short[at : at + 4] for at in range(0, 16, 4))
+
+
+def _signer(session: Session) -> Signer:
+    """The key of who is signed in. Raises NotAllowed where one person runs the site."""
+    if session.actor.signer is None or session.actor.how != "signed-in":
+        raise NotAllowed("This site has one person and no roles.", "Give it people: cloister init.")
+    return session.actor.signer
