@@ -1,11 +1,11 @@
-# make install | demo | test | check | bench | soak | base-model | wheelhouse.  VENV=DIR chooses the place,
+# make install | demo | test | airgap | check | bench | soak | base-model | wheelhouse.  VENV=DIR: the place,
 # PROFILE=edge installs what serving needs and no more (docs/serve-edge.md).
 VENV ?= .venv
 PROFILE ?= site
 PYTHON ?= python3
 BIN = $(abspath $(VENV))/bin
 
-.PHONY: install demo test check bench soak base-model wheelhouse
+.PHONY: install demo test airgap check bench soak base-model wheelhouse
 .DEFAULT_GOAL := install
 
 INSTALLER = pyproject.toml packaging/install.py packaging/edge.py packaging/offline.py packaging/steps.py packaging/llama/server.cmake
@@ -24,6 +24,12 @@ demo: $(VENV)/.installed-site
 
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -m "not soak"
+
+# The stories (AIRGAP=tests: everything) in a network that has nothing but a loopback.
+AIRGAP ?= tests/story
+airgap: $(VENV)/.installed-dev
+	@$(BIN)/python -c "import sys; from appliance.security.airgap.kernel import empty_network as leave; \
+	leave(); import pytest; sys.exit(pytest.main([*sys.argv[1:], '-m', 'not soak']))" $(AIRGAP)
 
 soak: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -m soak

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from appliance.core.offline import stay_offline
 
+stay_offline()  # here, so that whatever is imported next finds it set
+
 
 def main() -> None:
     """Without arguments on a terminal the TUI, else the CLI (which opens the TUI for a bare --home)."""
     os.umask(0o077)
-    stay_offline()
     write_no_bytecode_if_sealed()
     if len(sys.argv) == 1 and on_terminal():
         from tui.app import run as run_screens

@@ -149,6 +149,13 @@ class NeedsApproval(NotAllowed):
         self.request = request
 
 
+class JailRefused(ApplianceError):
+    """A process that may not run because nothing would keep it from the network."""
+
+    code = "jail-refused"
+    exit_code = 14
+
+
 class Stopped(ApplianceError):
     """The job was asked to stop and did."""
 

@@ -13,6 +13,8 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from appliance.core.files import write_json
 from appliance.core.home import open_home
 from appliance.core.job import Job
 from appliance.core.offline import stay_offline
+from appliance.security.airgap.entering import enter_first
+from appliance.security.airgap.tripwire import arm
 from appliance.security.people import orders
 
 
@@ -35,6 +39,7 @@ def main(folder: Path) -> int:
     try:
         job.emit("started", kind=job.kind)
         orders.check(job.home, folder, order)
+        _shut_in(job, order["spec"])
         result = _code(job.kind)(order["spec"], job)
         write_json(folder / "result.json", result)
     except (Stopped, KeyboardInterrupt):
@@ -49,6 +54,13 @@ def main(folder: Path) -> int:
         return failure.exit_code
     job.emit("done", result=result)
     return 0
+
+
+def _shut_in(job: Job, spec: Mapping[str, Any]) -> None:
+    """Enter the jail of this kind of job before any of its code is loaded, and say so."""
+    jail = enter_first(job.home, job.kind, spec)
+    job.emit("jail", **({"profile": "off"} if jail is None else asdict(jail)))
+    arm(job.emit)
 
 
 def _code(kind: str) -> Any:

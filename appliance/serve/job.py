@@ -25,6 +25,7 @@ import uvicorn
 
 from appliance.core.errors import Busy, NoRoom
 from appliance.core.job import Job
+from appliance.security.airgap.entering import port_is_open
 from appliance.security.keys import KeyRing
 from appliance.security.log.requests import RequestLog
 from appliance.security.supply.baseline import check_at_start
@@ -85,6 +86,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     )
     with ExitStack() as held:
         held.enter_context(closing(listener))
+        port_is_open()  # from here on there is no way out, and no model or request was touched before
         house, embedder = open_house(spec, job, chosen, held), open_embedder(spec, job, held)
         sweep(job.home)
         endpoint = Endpoint(

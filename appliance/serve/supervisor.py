@@ -14,6 +14,8 @@ from pathlib import Path
 
 from appliance.core.errors import ApplianceError, EngineFailed, ModelChanged
 from appliance.core.parent import die_with_parent
+from appliance.security.airgap.filter import NONE
+from appliance.security.airgap.jail import for_child
 from appliance.serve.checked import Loading, unchecked
 from appliance.serve.childlog import ChildLog
 
@@ -169,7 +171,7 @@ class Supervisor:
                 env=self._environment,
                 pass_fds=self._files,
                 start_new_session=True,  # ctrl-C is ours to handle, with a drain
-                preexec_fn=partial(_bind_to, os.getpid(), self._memory),
+                preexec_fn=partial(_bind_to, os.getpid(), self._memory, for_child(NONE)),
             )
         except (OSError, subprocess.SubprocessError) as problem:
             raise EngineFailed(
@@ -187,8 +189,8 @@ class Supervisor:
                 return
 
 
-def _bind_to(parent: int, memory: int | None) -> None:
-    """In the child before exec: die with the parent, and stay within `memory`."""
+def _bind_to(parent: int, memory: int | None, shut_in: Callable[[], None]) -> None:
+    """In the child before exec: die with the parent, stay within `memory`, connect to nothing at all."""
     if not die_with_parent(parent):
         os._exit(1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold what users asked
@@ -196,6 +198,7 @@ def _bind_to(parent: int, memory: int | None) -> None:
         _, there = resource.getrlimit(resource.RLIMIT_DATA)
         most = memory if there == resource.RLIM_INFINITY else min(memory, there)
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    shut_in()
 
 
 def _ending(code: int) -> str:

@@ -141,6 +141,14 @@ def test_tests_and_headers_go_and_code_stays(edge: Any, tmp_path: Path) -> None:
     assert [name for name in stays if not (place / name).exists()] == []
 
 
+def test_a_job_of_its_own_has_no_network() -> None:
+    lines = UNIT.with_name("cloister-job@.service").read_text().splitlines()
+    assert {"PrivateNetwork=yes", "IPAddressDeny=any", "NoNewPrivileges=yes", "PrivateTmp=yes"} <= set(lines)
+    assert (
+        "SystemCallFilter=seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self" in lines
+    )
+
+
 def test_the_unit_reaches_nothing_it_does_not_need() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
@@ -151,5 +159,8 @@ def test_the_unit_reaches_nothing_it_does_not_need() -> None:
     assert service["CapabilityBoundingSet"] == "" and service["MemoryMax"] == "1G"
     for name in ("NoNewPrivileges", "PrivateTmp", "PrivateDevices", "ProtectHome", "MemoryDenyWriteExecute"):
         assert service[name] == "yes", name
+    allowed = [line for line in UNIT.read_text().splitlines() if line.startswith("SystemCallFilter=")]
+    calls = {"seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"}
+    assert calls <= set(allowed[1].partition("=")[2].split()), "else the job could not enter its jail"
     # The command drains on Ctrl-C; any other signal, or one to all processes, would cut answers short.
     assert (service["KillSignal"], service["KillMode"]) == ("SIGINT", "mixed")

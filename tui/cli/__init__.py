@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from appliance.core.errors import ConfigWrong
-from tui.cli import approve, audit, data, docs, feedback, jobs, keys, model, people, route, supply
+from tui.cli import airgap, approve, audit, data, docs, feedback, jobs, keys, model, people, route, supply
 from tui.cli.audit_privacy import register as register_audit
 from tui.cli.demo import register as register_demo
 from tui.cli.face import fail
@@ -79,6 +79,7 @@ app.add_typer(feedback.app, name="feedback")
 app.add_typer(supply.app, name="supply")
 app.add_typer(people.app, name="people")
 app.add_typer(approve.app, name="approve")
+app.add_typer(airgap.app, name="airgap")
 for register in (
     register_init,
     register_demo,

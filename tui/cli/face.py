@@ -79,6 +79,10 @@ class Face:
         stream.write(text + "\n")
         stream.flush()
 
+    def warn(self, message: str, hint: str) -> None:
+        """The two lines of an error on stderr, beside a result that is told as well."""
+        sys.stderr.write(f"error: {message}\ntry: {hint}\n")
+
     def result(self, value: Any) -> None:
         """The command's JSON object, when asked for."""
         if self.as_json:
