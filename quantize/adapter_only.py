@@ -13,6 +13,7 @@ from typing import Any
 from appliance.core.errors import ConfigWrong, NotFound, ProofFailed
 from appliance.core.files import need_room, sha256_file
 from appliance.core.job import Job
+from appliance.core.reading import size_of
 from appliance.models import registry
 from appliance.models.registry import Model
 from quantize.convert import convert
@@ -113,7 +114,7 @@ def _publish(job: Job, origin: Origin, title: str, draft: Path, proof: dict[str,
         kind="lora",
         path=target,
         sha256=sha256_file(target),
-        size=target.stat().st_size,
+        size=size_of(target),
         job=job.id,
         parent=origin.model.name,
         dataset=origin.model.dataset,

@@ -10,6 +10,7 @@ from typing import Any
 from appliance.core.errors import ProofFailed
 from appliance.core.files import sha256_file
 from appliance.core.job import Job
+from appliance.core.reading import local
 from quantize import shelf, worker
 from quantize.calibration import Calibration
 from quantize.header import Gguf, read_gguf
@@ -38,6 +39,11 @@ class Climb:
     windows: list[dict[str, Any]]
     calibration: Calibration
     matrix: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def source(self) -> Path:
+        """The proven F16 file, in plain bytes."""
+        return local(Path(self.f16["path"]))
 
     def answer(self, asked: Recipe) -> dict[str, Any]:
         """Publish what `asked` makes, or the next rung that is close enough to F16.
@@ -90,7 +96,7 @@ class Climb:
             quantize_file,
             doing=f"Quantising to {recipe.label}",
             timeout=self.patience,
-            source=self.f16["path"],
+            source=str(self.source),
             target=str(draft),
             kind=recipe.kind,
             tensor_types=[list(pair) for pair in recipe.tensor_types],
@@ -101,7 +107,7 @@ class Climb:
         stage = f"prove {recipe.label}"
         self.job.progress(stage, 0, 1)
         header = read_gguf(draft)
-        if not same_words(header, read_gguf(Path(self.f16["path"]))):
+        if not same_words(header, read_gguf(self.source)):
             raise ProofFailed(
                 f"The {recipe.label} file differs from its F16 in more than its weights.",
                 "Nothing was registered.",
@@ -111,7 +117,7 @@ class Climb:
             doing=f"Comparing {recipe.label} with F16",
             timeout=4 * self.patience,
             file=str(draft),
-            against=self.f16["path"],
+            against=str(self.source),
             windows=self.windows,
         )
         self.job.progress(stage, 1, 1, kld=shelf.valid(figures["kld_mean"]), bits=header.bits_per_weight)
@@ -127,7 +133,7 @@ class Climb:
             collect,
             doing="Collecting the importance matrix",
             timeout=4 * self.patience,
-            file=self.f16["path"],
+            file=str(self.source),
             target=str(self._matrix_file),
             texts=list(self.calibration.texts),
             chats=[list(chat) for chat in self.calibration.chats],

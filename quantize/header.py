@@ -20,6 +20,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from appliance.core.errors import ModelRejected
+from appliance.core.reading import open_reading, size_of
 from quantize import sound
 from quantize.sound import ARRAY, BOOL, STRING, Raw
 
@@ -66,8 +67,8 @@ def read_gguf(path: Path) -> Gguf:
     try:
         if path.exists() and not path.is_file():
             raise ValueError("no regular file")
-        with path.open("rb") as stream:
-            return _Reader(stream, path.stat().st_size).read()
+        with open_reading(path) as stream:
+            return _Reader(stream, size_of(path)).read()
     except FileNotFoundError as problem:
         raise ModelRejected(f"There is no file {path}.", "Check the path.") from problem
     except (ValueError, struct.error, OSError) as problem:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from appliance.core.errors import ConfigWrong
 from appliance.core.home import Home
+from appliance.core.reading import local
 from appliance.models import registry
 from appliance.models.registry import Model
 from quantize.arch import plan
@@ -70,8 +71,8 @@ def open_origin(home: Home, name: str) -> Origin:
         )
     if model.whole:
         base = model
-    checkpoint = open_checkpoint(base.path)
-    adapter = open_adapter(model.path, checkpoint) if model.kind == "adapter" else None
+    checkpoint = open_checkpoint(local(base.path))
+    adapter = open_adapter(local(model.path), checkpoint) if model.kind == "adapter" else None
     return Origin(
         model=model,
         checkpoint=checkpoint,

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from appliance.core.errors import ConfigWrong, EngineFailed
+from appliance.core.files import temporary_place
 from appliance.core.home import Home
 from quantize import worker
 from quantize.kernel import plan_types
@@ -35,7 +36,7 @@ def check_overrides(home: Home, origin: Origin, recipes: Iterable[Recipe], file:
     own = {recipe.tensor_types: recipe for recipe in recipes if recipe.tensor_types}
     if not own:
         return
-    with tempfile.TemporaryDirectory(prefix="cloister-", dir=home.path) as folder:
+    with tempfile.TemporaryDirectory(prefix="cloister-", dir=temporary_place(home.path)) as folder:
         if file is None:
             file = Path(folder) / "outline.gguf"
             outline(origin, file)

@@ -18,6 +18,7 @@ import psutil
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from appliance.core.errors import ConfigWrong
+from appliance.core.files import temporary_place
 from appliance.core.home import Home
 from quantize import worker
 from quantize.header import read_gguf
@@ -57,7 +58,7 @@ def plan_files(
     _check_context(context, origin.plan.hyperparameters["context_length"], name)
     recipes = [recipe_from(kind, spec or {}) for kind in dict.fromkeys(["F16", *types])]
     here = psutil.virtual_memory()
-    with tempfile.TemporaryDirectory(prefix="cloister-", dir=home.path) as folder:
+    with tempfile.TemporaryDirectory(prefix="cloister-", dir=temporary_place(home.path)) as folder:
         file = Path(folder) / "outline.gguf"
         whole = outline(origin, file)
         header = read_gguf(file)

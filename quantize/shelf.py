@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.errors import ConfigWrong, NotFound
-from appliance.core.files import sha256_file, sync, write_json
+from appliance.core.files import move_in, sha256_file, write_json
 from appliance.core.job import Job
+from appliance.core.reading import size_of
 from appliance.models import registry
 from appliance.models.registry import Model
 from quantize.convert import CONVERTER
@@ -92,7 +93,7 @@ def publish(
         kind="gguf",
         path=target,
         sha256=sha256,
-        size=target.stat().st_size,
+        size=size_of(target),
         job=job.id,
         parent=model.name,
         dataset=model.dataset,
@@ -162,9 +163,7 @@ def moved_in(job: Job, name: str, draft: Path) -> Path:
     """Move a proven draft among the models, durably."""
     target = job.home.models / name / f"{name}.gguf"
     target.parent.mkdir(mode=0o700, exist_ok=True)
-    sync(draft)
-    draft.replace(target)
-    sync(target.parent)
+    move_in(draft, target)
     return target
 
 

@@ -27,6 +27,7 @@ from appliance.core.errors import ApplianceError, EngineFailed
 from appliance.core.files import write_json
 from appliance.core.offline import ENVIRONMENT
 from appliance.core.parent import die_with_parent
+from appliance.core.sealing import inherited
 
 _ROOT = Path(__file__).resolve().parent.parent
 _MOST_OUTPUT, _MOST_RESULT = 50_000_000, 500_000_000  # bytes of log and of answer
@@ -52,6 +53,7 @@ class Child:
                 stdout=output,
                 stderr=output,
                 env=environment,
+                pass_fds=inherited(),
             )
         self._ends = time.monotonic() + timeout
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from appliance.core.errors import NotFound
+from appliance.core.files import work_folder
 from appliance.core.job import Job
 from appliance.ops import jobs
 
@@ -18,9 +19,7 @@ _NAME = "work"
 def worksite(job: Job) -> Iterator[Path]:
     """An empty folder of this job's own, which may hold record text for as long as it works."""
     _clear_the_dead(job)
-    work = job.folder / _NAME
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work = work_folder(job.folder / _NAME)
     try:
         yield work
     finally:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from appliance.core.reading import read_bytes
 from appliance.data import store
 from appliance.models.registry import Model
 from appliance.ops.jobs import JobView
@@ -125,7 +126,7 @@ def latest_report(session: Session, model: str) -> dict[str, Any]:
     """The newest report that judged `model` on the whole test split."""
     whole = next(report for report in session.reports(model) if not report["partial"])
     path = Path(whole["path"]).with_suffix(".json")
-    report: dict[str, Any] = json.loads(path.read_bytes())
+    report: dict[str, Any] = json.loads(read_bytes(path))
     return report
 
 

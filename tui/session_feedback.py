@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.errors import ConfigWrong
+from appliance.core.reading import read_bytes
 from appliance.serve import review
 from appliance.serve.review import Exported, Feedback, Words
 from tui.session import Session
@@ -52,7 +53,7 @@ def export(
         dataset = session.dataset(like)
         asked = session.job(dataset.job).folder / "spec.json"
         if asked.exists():
-            columns = json.loads(asked.read_bytes())["spec"].get("columns") or {}
+            columns = json.loads(read_bytes(asked))["spec"].get("columns") or {}
         if not columns:
             raise ConfigWrong(
                 f"{dataset.title} does not say which columns its files had.",

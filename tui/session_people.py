@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from appliance.core.errors import ConfigWrong, NotAllowed
 from appliance.core.home import Home
@@ -13,29 +14,12 @@ from appliance.security.people import approvals, breakglass, changes, mode, pers
 from appliance.security.people.persons import NewPerson
 from appliance.security.people.rows import Asked
 from appliance.security.people.signing import SeedSigner, Signer
+from appliance.security.vault import box as vault
+from appliance.security.vault import existing, slots, unlocking
 from tui.session import Session
 from tui.session_guard import acts, anyone
 
 _TWO = tuple(action for action, right in roles.TABLE.items() if right.two)
-
-
-class Stores(Protocol):
-    """What is sealed at rest, as far as people are concerned: who can open it.
-
-    A person's own key is not in it: that is sealed under their passphrase in the table `people`.
-    """
-
-    def create(self, person: str, passphrase: str, secret: bytes) -> None:
-        """Make it with this person's slot; again, as after an init that was cut off, makes it anew."""
-
-    def add(self, person: str, passphrase: str, secret: bytes) -> None:
-        """Give the person a slot, or one under another passphrase; it must be open."""
-
-    def holds(self, person: str) -> bool:
-        """Whether the person has a slot."""
-
-    def remove(self, person: str) -> None:
-        """Take the person's slot away."""
 
 
 @anyone
@@ -45,15 +29,16 @@ def initialise(
     people: Sequence[NewPerson],
     *,
     single: bool,
-    stores: Stores | None = None,
     cost: Cost | None = None,
 ) -> dict[str, Any]:
     """Make a site of this home: with people who have roles, or (`single`) with one person.
 
-    What is sealed comes first and the list of people last, so roles are enforced only once all is there.
+    `people` with their passphrases can open its vault; a single person without one leaves it unsealed. The
+    vault comes first and the list of people last, so roles are enforced only once all is there.
 
     Raises:
         ConfigWrong: see persons.found; or a site with people would become one without.
+        Busy: a job runs, which would go on with plain files.
     """
     if not 1 <= len(site) <= 64 or not site.isprintable():
         raise ConfigWrong("The name of a site has 1 to 64 printable characters.", "Such as 'St. Anna'.")
@@ -65,34 +50,32 @@ def initialise(
             check_new(person.passphrase)
     else:
         persons.check_founders(people)
-    for number, person in enumerate(people if stores else ()):
-        assert stores is not None  # noqa: S101
-        (stores.add if number else stores.create)(person.name, person.passphrase, person.seed)
+    master = _sealed(home, people, cost) if people else None
     if single:
         mode.write_anchor(home, mode.Anchor(mode=mode.SINGLE, site=site))
     else:
         persons.found(home, site, people, cost=cost or calibrated(), now=persons.utc_now())
+    if master is not None:
+        unlocking.start(home, master)
     return {
         "site": site,
         "mode": mode.mode(home),
+        "sealed": bool(people),
         "people": [] if single else [{"name": one.name, "role": one.role} for one in people],
         "statement": mode.statement(home),
     }
 
 
 @anyone
-def sign_in(home: Home, name: str, passphrase: str, *, stores: Stores | None = None) -> SeedSigner:
-    """The person's key. Who was added since the site's data was sealed gets a slot at the first time here.
+def sign_in(home: Home, name: str, passphrase: str) -> SeedSigner:
+    """The person's key.
 
     Raises:
         NotAllowed: the passphrase is wrong, or it is too early to try again. NotFound: no such person.
     """
     if mode.mode(home) == mode.SINGLE:
         raise ConfigWrong("One person runs this site, so nobody signs in.", "Leave --as out.")
-    signer = persons.sign_in(home, name, passphrase, now=persons.utc_now())
-    if stores is not None and not stores.holds(name):
-        stores.add(name, passphrase, signer.seed)
-    return signer
+    return persons.sign_in(home, name, passphrase, now=persons.utc_now())
 
 
 @acts("site.read")
@@ -168,12 +151,18 @@ def reset(session: Session, name: str, passphrase: str) -> Asked:
 
 
 @acts("person.passphrase")
-def change_passphrase(session: Session, old: str, new: str, *, stores: Stores | None = None) -> None:
-    """Another passphrase for who is signed in; the key stays. Raises NotAllowed, ConfigWrong."""
+def change_passphrase(session: Session, old: str, new: str) -> None:
+    """Another passphrase for who is signed in, of the vault too; the key stays.
+
+    Raises:
+        NotAllowed, ConfigWrong: as persons.sign_in and persons.change_passphrase.
+    """
     signer = persons.sign_in(session.home, _signer(session).person, old, now=persons.utc_now())
+    check_new(new)
+    if signer.person in {slot["name"] for slot in _slots(session.home)}:
+        with suppress(slots.PassphraseWrong):  # as when this was cut off after the vault's own
+            slots.change_passphrase(session.home, signer.person, old, new)
     persons.change_passphrase(session.home, signer, new, cost=calibrated())
-    if stores is not None:
-        stores.add(signer.person, new, signer.seed)
 
 
 @acts("site.read")
@@ -191,13 +180,9 @@ def request(session: Session, request_id: str) -> Asked:
 
 
 @acts(*_TWO)
-def answer(session: Session, request_id: str, *, yes: bool, stores: Stores | None = None) -> Asked:
+def answer(session: Session, request_id: str, *, yes: bool) -> Asked:
     """Agree to or refuse a request, signed. Raises as approvals.vote."""
-    asked = approvals.vote(session.home, request_id, _signer(session), yes=yes)
-    removed = asked.request["action"] == "person.remove" and asked.state == "used"
-    if stores is not None and removed and stores.holds(asked.request["target"]):
-        stores.remove(asked.request["target"])
-    return asked
+    return approvals.vote(session.home, request_id, _signer(session), yes=yes)
 
 
 @acts("emergency.start")
@@ -230,3 +215,22 @@ def _signer(session: Session) -> Signer:
     if session.actor.signer is None or session.actor.how != "signed-in":
         raise NotAllowed("This site has one person and no roles.", "Give it people: cloister init.")
     return session.actor.signer
+
+
+def _sealed(home: Home, people: Sequence[NewPerson], cost: Cost | None) -> bytes:
+    """The master key of a vault that these people can open, with all plain files in it; resumes."""
+    first, *others = people
+    if vault.exists(home.path):
+        master = slots.open_slot(home, first.name, first.passphrase).master
+    else:
+        master = slots.create(home, first.name, first.passphrase, cost=cost)
+    held = {slot["name"] for slot in _slots(home)}
+    for person in others:
+        if person.name not in held:
+            slots.add_slot(home, master, person.name, person.passphrase, cost=cost)
+    existing.seal_existing(home, master)
+    return master
+
+
+def _slots(home: Home) -> list[dict[str, Any]]:
+    return slots.people(home) if vault.exists(home.path) else []

@@ -1,28 +1,42 @@
-"""Files that are either whole or not there: tmp + fsync + rename, hashes, free space."""
+"""Files that are either whole or not there: tmp + fsync + rename, hashes, free space.
+
+In a home with a vault (core/sealing.py) the same functions write sealed files, with drafts in memory;
+core/reading.py reads them back. Hashes and sizes are those of the plain content.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
+from appliance.core import sealing
 from appliance.core.errors import NoRoom
+from appliance.core.reading import open_reading
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content` so that a crash leaves the old file or the new one."""
+    if where := sealing.place(path):
+        with telling_full(path.parent):
+            where.seal(io.BytesIO(content))
+        return
     with replacing(path) as draft:
         draft.write_bytes(content)
 
 
 def write_private(path: Path, content: bytes) -> None:
     """As `write_bytes`, for text of people: no other account may read it."""
+    if sealing.place(path):
+        write_bytes(path, content)
+        return
     with replacing(path) as draft:
         draft.touch(mode=0o600)
         draft.chmod(0o600)
@@ -39,8 +53,15 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a draft path beside `path`; on success fsync and rename it, on error remove it.
 
     Raises:
-        NoRoom: the disk is full.
+        NoRoom: the disk is full. Locked: the home is sealed and locked.
     """
+    if where := sealing.place(path):
+        with _in_memory(where) as folder:
+            draft = folder / path.name
+            yield draft
+            with telling_full(path.parent), draft.open("rb", buffering=0) as stream:
+                where.seal(cast(BinaryIO, stream))
+        return
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with telling_full(path.parent):
@@ -58,8 +79,16 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Give a draft folder beside `path`; on success rename it over, on error remove it.
 
     Raises:
-        NoRoom: the disk is full.
+        NoRoom: the disk is full. Locked: the home is sealed and locked.
     """
+    if where := sealing.place(path):
+        with _in_memory(where) as folder:
+            draft = folder / path.name
+            draft.mkdir(mode=0o700)
+            yield draft
+            with telling_full(path.parent):
+                where.seal_folder(draft)
+        return
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -78,6 +107,61 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def _in_memory(where: sealing.Place) -> Iterator[Path]:
+    folder = where.sealer.scratch()
+    try:
+        with telling_full(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_in(draft: Path, path: Path) -> None:
+    """Make the finished file or folder `draft` the one at `path`, durably; it is gone afterwards.
+
+    Both lie on one disk, or `path` is sealed. What is at `path` is replaced.
+    """
+    if where := sealing.place(path):
+        with telling_full(path.parent):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if draft.is_dir():
+                where.seal_folder(draft)
+                shutil.rmtree(draft)
+            else:
+                with draft.open("rb", buffering=0) as stream:
+                    where.seal(cast(BinaryIO, stream))
+                draft.unlink()
+        return
+    if draft.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        for file in draft.rglob("*"):
+            sync(file)
+    sync(draft)
+    draft.replace(path)
+    sync(path.parent)
+
+
+def work_folder(path: Path) -> Path:
+    """An empty folder for what is being worked on: `path` itself, or one in memory where that is sealed."""
+    if where := sealing.place(path):
+        return where.sealer.scratch()
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(mode=0o700, parents=True)
+    return path
+
+
+def temporary_place(root: Path) -> Path:
+    """Where the home in `root` has temporary folders made: in itself, or in memory if it has a vault.
+
+    Raises:
+        Locked: it has one and is locked.
+    """
+    if not sealing.sealed_home(root):
+        return root
+    return sealing.Place(root=root.absolute(), path=root.absolute()).sealer.scratch()
+
+
 def sync(path: Path) -> None:
     """Flush a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -88,9 +172,9 @@ def sync(path: Path) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, in hex; of the plain ones where it is sealed."""
+    with open_reading(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def sha256_folder(path: Path) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.errors import ConfigWrong, DataRejected
-from appliance.core.files import need_room
+from appliance.core.files import need_room, work_folder
 from appliance.core.job import Job
 from appliance.data import inbox, store
 from appliance.data.clean import Cleaned, clean, label_counts, only_labels, rare_labels, unused_labels
@@ -55,9 +55,9 @@ class Plan:
 def run(spec: Mapping[str, Any], job: Job) -> dict[str, Any]:
     """Import one dataset; gives its name, version, whether it was there already, and its figures."""
     plan = plan_from(spec)
-    draft = job.home.datasets / f".{job.id}.draft"
-    shutil.rmtree(draft, ignore_errors=True)
+    draft = work_folder(job.home.datasets / f".{job.id}.draft")
     if old := store.made_by(job.home, plan.name, job.id):
+        shutil.rmtree(draft, ignore_errors=True)
         return _result(old, reused=True)
     try:
         dataset, reused = _make(plan, job, draft)

@@ -14,6 +14,7 @@ from itertools import islice
 
 from appliance.core.errors import DataRejected
 from appliance.core.home import Home
+from appliance.core.reading import open_reading
 from appliance.data import store
 from appliance.data.clean import folded
 from appliance.data.records import Record, record_from
@@ -90,7 +91,7 @@ def _compared(marks: _Marks, other: store.Dataset, units: bool) -> tuple[bool, i
 
 def _records(dataset: store.Dataset) -> Iterator[Record]:
     for split in SPLITS:
-        with (dataset.folder / f"{split}.jsonl").open("rb") as stream:
+        with open_reading(dataset.folder / f"{split}.jsonl") as stream:
             yield from map(record_from, stream)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from appliance.core.errors import DataRejected, NotFound
+from appliance.core.reading import open_reading, size_of
 from appliance.data.columns import Columns, need_columns
 from appliance.data.records import Record, chat_text
 
@@ -81,7 +82,7 @@ def read_records(
             if number % 1000 == 0:
                 seen(before + size)
             yield _record(row, columns, number, name, line)
-        before += file.stat().st_size
+        before += size_of(file)
         seen(before)
 
 
@@ -152,7 +153,7 @@ def _rows(file: Path, name: str, columns: Columns) -> Iterator[tuple[int, dict[s
     read = {".csv": _csv_rows, ".tsv": _csv_rows, ".json": _array_rows}.get(form, _line_rows)
     count = 0
     try:
-        with file.open("rb") as stream:
+        with open_reading(file) as stream:
             _sniff(stream, name)
             for line, row in read(stream, name, columns):
                 if count == 0:

@@ -21,8 +21,9 @@ from typing import Any
 from appliance.core.db import reading, transaction
 from appliance.core.errors import ConfigWrong, DataRejected, NotFound, PrivacyRefused
 from appliance.core.events import now
-from appliance.core.files import sha256_file, sync, write_json
+from appliance.core.files import move_in, sha256_file, sync, write_json
 from appliance.core.home import Home
+from appliance.core.reading import read_bytes
 from appliance.data.records import Record, record_from, record_line
 from appliance.data.split import SPLITS
 from appliance.security import audit
@@ -136,7 +137,7 @@ def read(dataset: Dataset, split: str) -> list[Record]:
     if split not in SPLITS:
         raise ConfigWrong(f"There is no split {split}.", f"Take one of {', '.join(SPLITS)}.")
     try:
-        content = (dataset.folder / f"{split}.jsonl").read_bytes()
+        content = read_bytes(dataset.folder / f"{split}.jsonl")
     except OSError as problem:
         raise _damaged(dataset) from problem
     if hashlib.sha256(content).hexdigest() != dataset.facts["files"][split]:
@@ -173,7 +174,8 @@ def publish(
 
     Returns the dataset and whether it was there already: this job has published it before, or an
     earlier import brought the same records in the same splits under the same settings. Then `draft`
-    is left for the caller to remove. The draft must lie on the disk of `home.datasets`.
+    is left for the caller to remove. The draft must lie on the disk of `home.datasets`, or in
+    memory where that is sealed (core.files.work_folder).
     """
     settings = {"task": task, "labels": labels, "unit": unit, "prompt": prompt, "synthetic": synthetic}
     if facts.get("labels_declared"):  # the same records mean something else once their labels are known
@@ -224,11 +226,7 @@ def publish(
 def _move(draft: Path, folder: Path) -> None:
     """A folder in the way has no row: a crash left it."""
     folder.parent.mkdir(mode=0o700, exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    for file in (*draft.iterdir(), draft):
-        sync(file)
-    draft.rename(folder)
-    sync(folder.parent)
+    move_in(draft, folder)
     sync(folder.parent.parent)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.core.home import Home
+from appliance.core.reading import read_bytes
 from appliance.evaluate.report import Measured
 
 SUFFIX = "-rows.json"
@@ -74,7 +75,7 @@ def read(home: Home, model: str) -> list[Answers]:
     found = []
     for path in home.reports.glob(f"*{SUFFIX}"):
         try:
-            value = json.loads(path.read_bytes())
+            value = json.loads(read_bytes(path))
             one = value["models"].get(model)
             if one is not None:
                 found.append((value["created"], _answers(model, value, one)))

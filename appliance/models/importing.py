@@ -11,6 +11,7 @@ from typing import Any
 from appliance.core.errors import ApplianceError, ConfigWrong, ModelRejected, NotFound
 from appliance.core.files import need_room, replacing, replacing_folder, sha256_file, sha256_folder
 from appliance.core.home import Home
+from appliance.core.reading import size_of
 from appliance.models import registry, removal
 from appliance.models.load import check_checkpoint, read_json
 from appliance.models.registry import Model
@@ -79,7 +80,7 @@ def import_base(
             kind="base",
             path=folder,
             sha256=sha256_folder(folder),
-            size=sum(file.stat().st_size for file in folder.iterdir()),
+            size=sum(size_of(file) for file in folder.iterdir()),
             facts={"architecture": config.get("architectures"), "demo": source == DEMO_BASE},
         ),
         who=who,
@@ -112,7 +113,7 @@ def import_gguf(
             kind="gguf",
             path=path,
             sha256=sha256_file(path),
-            size=path.stat().st_size,
+            size=size_of(path),
             facts={"imported": True, **facts},
         ),
         who=who,

@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 
 from appliance.core.errors import ConfigWrong, EngineFailed, ModelRejected, NotFound
+from appliance.core.reading import local
 from appliance.models.wording import pattern_of, reword
 from appliance.models.wordpiece import normalizer_of
 
@@ -136,7 +137,7 @@ class LlamaFile:
         params = lib.llama_model_default_params()
         params.vocab_only = vocab_only
         params.check_tensors = check
-        self.model = lib.llama_model_load_from_file(os.fsencode(self.path), params)
+        self.model = lib.llama_model_load_from_file(os.fsencode(local(self.path)), params)
         if not self.model:
             raise ModelRejected(
                 f"llama.cpp does not load {self.path.name}: {log_tail()}",
@@ -197,7 +198,7 @@ class LlamaFile:
         for path in scales:
             if path not in self._adapters:
                 _said.clear()
-                found = lib.llama_adapter_lora_init(self.model, os.fsencode(path))
+                found = lib.llama_adapter_lora_init(self.model, os.fsencode(local(path)))
                 if not found:
                     raise ModelRejected(
                         f"llama.cpp does not take the adapter {path.name}: {log_tail()}",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.errors import ModelRejected
+from appliance.core.reading import local, read_bytes, read_text
 from appliance.models.encoding import Encoder
 from appliance.models.prompt import check_template
 from appliance.models.safetensors import read_headers
@@ -29,7 +30,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():
         raise ModelRejected(f"{path.name} is no regular file.", "Copy it again from its source.")
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_bytes(path))
     except FileNotFoundError as problem:
         raise ModelRejected(
             f"{path.name} is missing from {path.parent}.", "Copy the whole model folder."
@@ -88,7 +89,7 @@ def chat_template(folder: Path) -> str:
     """
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return read_text(file)
     config = folder / "tokenizer_config.json"
     template = read_json(config).get("chat_template") if config.is_file() else None
     if not isinstance(template, str):
@@ -110,7 +111,7 @@ def load_tokenizer(folder: Path) -> Any:
     """The base's tokenizer (transformers), from the folder alone."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(local(folder), local_files_only=True, trust_remote_code=False)
 
 
 def encoder_for(tokenizer: Any, folder: Path, task: Task, limit: int) -> Encoder:
@@ -139,7 +140,7 @@ def load_torch(base: Path, adapter: Path | None = None) -> tuple[Any, Any]:
 
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            base,
+            local(base),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -154,5 +155,5 @@ def load_torch(base: Path, adapter: Path | None = None) -> tuple[Any, Any]:
     if adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter, local_files_only=True)
+        model = PeftModel.from_pretrained(model, local(adapter), local_files_only=True)
     return model.eval(), load_tokenizer(base)

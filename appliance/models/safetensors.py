@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from appliance.core.errors import ModelRejected
+from appliance.core.reading import open_reading, read_bytes, size_of
 
 _WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _LARGEST_HEADER, _LARGEST_INDEX = 32_000_000, 32_000_000
@@ -43,8 +44,8 @@ def read_header(file: Path) -> dict[str, Tensor]:
     try:
         if file.exists() and not file.is_file():
             raise ValueError("no regular file")
-        length_of_file = file.stat().st_size
-        with file.open("rb") as stream:
+        length_of_file = size_of(file)
+        with open_reading(file) as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > min(_LARGEST_HEADER, length_of_file - 8):
                 raise ValueError("header longer than the file")
@@ -172,9 +173,9 @@ def read_headers(folder: Path) -> dict[str, Tensor]:
 
 def _read_index(index: Path) -> tuple[dict[str, str], list[str]]:
     """Tensor -> shard, and the shards; its `metadata` may hold anything."""
-    if not index.is_file() or index.stat().st_size > _LARGEST_INDEX:
+    if not index.is_file() or size_of(index) > _LARGEST_INDEX:
         raise ValueError("no regular file, or too large")
-    content = json.loads(index.read_bytes(), object_pairs_hook=_object)
+    content = json.loads(read_bytes(index), object_pairs_hook=_object)
     placed = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(placed, dict) or not all(isinstance(shard, str) for shard in placed.values()):
         raise ValueError("it maps no tensors to files")

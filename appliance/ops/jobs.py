@@ -24,6 +24,7 @@ from appliance.core.events import ENDS, Event, append_event, now, read_events
 from appliance.core.files import write_json
 from appliance.core.home import Home
 from appliance.core.offline import ENVIRONMENT
+from appliance.core.sealing import check_unlocked
 from appliance.security import audit
 from appliance.security.people import guard, orders
 from appliance.security.people.signing import Signer
@@ -64,7 +65,9 @@ def start(
 
     Raises:
         NotAllowed: `who` may not, did not sign, or two people must agree to it.
+        Locked: the site is sealed and locked.
     """
+    check_unlocked(home.path)
     with transaction(home) as link:
         count = link.execute("SELECT COALESCE(MAX(CAST(id AS INTEGER)), 0) FROM jobs").fetchone()[0]
         job_id = f"{count + 1:04d}"
@@ -87,7 +90,9 @@ def resume(home: Home, job_id: str, *, who: str, signer: Signer | None = None) -
 
     Raises:
         NotFound: no such job. ConfigWrong: it is running or already done. NotAllowed: as `start`.
+        Locked: the site is locked.
     """
+    check_unlocked(home.path)
     job = view(home, job_id)
     if job.state in ("running", "done") or (job.state == "waiting" and _process(home, job.id)):
         raise ConfigWrong(f"Job {job.id} is {job.state}.", "Only a job that ended early can be resumed.")

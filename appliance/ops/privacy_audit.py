@@ -19,6 +19,7 @@ from appliance.core.events import now
 from appliance.core.files import sha256_file, write_json
 from appliance.core.home import Home
 from appliance.core.job import Job
+from appliance.core.reading import read_bytes
 from appliance.data import store
 from appliance.data.records import spoken
 from appliance.models import registry
@@ -86,7 +87,7 @@ def audits(home: Home, model: str | None = None) -> list[dict[str, Any]]:
     """
     found = []
     for path in home.reports.glob(f"*{_SUFFIX}"):
-        report = json.loads(path.read_bytes())
+        report = json.loads(read_bytes(path))
         if model is not None and model not in report["verdicts"]:
             continue
         told = {key: report[key] for key in ("job", "created", "model", "verdict", "verdicts")}

@@ -10,6 +10,7 @@ from typing import Any
 from appliance.core.db import reading
 from appliance.core.errors import Busy, ConfigWrong
 from appliance.core.home import Home
+from appliance.core.reading import read_bytes
 from appliance.models import registry, removal
 from appliance.models.registry import Model
 from appliance.ops import jobs
@@ -69,7 +70,7 @@ def remove_model(home: Home, name: str, *, who: str) -> Removal:
 def _uses(job: JobView, model: Model) -> bool:
     """Whether a job names the model; a running endpoint says which files it serves."""
     try:
-        spec = json.loads((job.folder / "spec.json").read_bytes())["spec"]
+        spec = json.loads(read_bytes(job.folder / "spec.json"))["spec"]
     except (OSError, ValueError, KeyError):
         spec = {}
     named = set(_words(spec))

@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.errors import ApplianceError, ConfigWrong, JobFailed, NoRoom, Stopped, out_of_memory
+from appliance.core.events import append_event
 from appliance.core.files import write_json
 from appliance.core.home import open_home
 from appliance.core.job import Job
 from appliance.core.offline import stay_offline
+from appliance.core.reading import read_bytes
+from appliance.core.sealing import sealed_home
 from appliance.security.airgap.entering import enter_first
 from appliance.security.airgap.tripwire import arm
 from appliance.security.people import orders
@@ -32,8 +35,20 @@ def main(folder: Path) -> int:
     """Run the job in `folder` to its end and return the exit code."""
     os.umask(0o077)
     stay_offline()
-    order = json.loads((folder / "spec.json").read_bytes())
-    job = Job(id=folder.name, kind=order["kind"], folder=folder, home=open_home(), who=order["who"])
+    home = open_home()
+    try:
+        if sealed_home(home.path):
+            from appliance.security.vault.mounted import (
+                keep,  # loads cryptography: only where there is a vault
+            )
+
+            keep(home.path)
+        order = json.loads(read_bytes(folder / "spec.json"))
+    except ApplianceError as locked:
+        told = {"code": locked.code, "message": locked.message, "hint": locked.hint}
+        append_event(folder / "events.jsonl", "failed", **told, exit=locked.exit_code)
+        return locked.exit_code
+    job = Job(id=folder.name, kind=order["kind"], folder=folder, home=home, who=order["who"])
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     try:

@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from pathlib import Path
 
 from appliance.core.errors import ModelChanged, NotFound
+from appliance.core.sealing import place
 from appliance.models.registry import Model
 
 Loading = Callable[[], AbstractAsyncContextManager[None]]
@@ -33,7 +34,7 @@ class CheckedFile:
     def __init__(self, model: Model) -> None:
         self._model, self._refused = model, (-1, -1, -1)
         try:
-            self._handle = os.open(model.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._handle = _opened(model.path)
         except OSError as problem:
             raise NotFound(
                 f"The file of {model.name} cannot be read: {problem.strerror}.",
@@ -88,6 +89,15 @@ class CheckedFile:
             f"The file of {self._model.name} has changed since it was registered: its SHA-256 differs.",
             "Do not use it. Quantise the model again, or import it again.",
         )
+
+
+def _opened(path: Path) -> int:
+    """The file itself, or where it is sealed an anonymous one in memory with its plain bytes."""
+    if place(path) is None:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    from appliance.security.vault.opened import memory_file
+
+    return memory_file(path)
 
 
 def loading(files: Sequence[CheckedFile]) -> Loading:

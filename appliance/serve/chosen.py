@@ -9,6 +9,7 @@ from pathlib import Path
 from appliance.core.db import reading
 from appliance.core.errors import ConfigWrong, GateFailed, NotFound
 from appliance.core.home import Home
+from appliance.core.reading import read_bytes
 from appliance.models import registry
 from appliance.models.registry import Model
 
@@ -121,7 +122,7 @@ def _not_passed(home: Home, name: str, files: list[Model]) -> GateFailed:
 def _first_reason(report: Path, model: str) -> str:
     """The first demand of the gate that `model` missed; empty when the report does not say."""
     try:
-        gates = json.loads(report.read_bytes())["gates"]
+        gates = json.loads(read_bytes(report))["gates"]
         gate = next(gate for gate in gates if gate["model"] == model)
         missed = next((one for one in gate["clauses"] if not one["passed"]), None)
         if missed is None:

@@ -24,6 +24,7 @@ from appliance.core.db import transaction
 from appliance.core.events import now
 from appliance.core.files import write_private
 from appliance.core.home import Home
+from appliance.core.reading import read_bytes
 from appliance.security import audit
 from appliance.serve.messages import clean
 from appliance.serve.refusals import Refused
@@ -235,7 +236,7 @@ def _check_room(home: Home, link: sqlite3.Connection, key_id: str, answer: str, 
 def _kept_before(earlier: Sequence[Path]) -> dict[str, Any] | None:
     for path in earlier:
         if path.exists():
-            words: dict[str, Any] = json.loads(path.read_bytes())
+            words: dict[str, Any] = json.loads(read_bytes(path))
             return words
     return None
 

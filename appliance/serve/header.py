@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.errors import ModelRejected
+from appliance.core.reading import local
 from appliance.models.task import Task, task_from
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -95,7 +96,7 @@ def read_values(path: Path) -> dict[str, Any]:
     """
     with (
         _whole(path),
-        path.open("rb") as stream,
+        local(path).open("rb") as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
         return dict(_pairs(content))

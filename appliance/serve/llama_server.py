@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 
 from appliance.core.errors import ConfigWrong
+from appliance.core.files import work_folder
+from appliance.core.sealing import place
 from appliance.serve.checked import Loading, unchecked
 from appliance.serve.idle import Idle
 from appliance.serve.supervisor import Supervisor
@@ -165,6 +167,8 @@ def joined(paths: Sequence[Path]) -> str:
 def _socket_folder(folder: Path) -> Path:
     """A folder of ours (0700) whose path is short enough for a socket."""
     folder.chmod(0o700)
+    if place(folder / "engine.sock"):  # slots that are saved there hold what was asked
+        return work_folder(folder / "slots")
     if len(os.fsencode(folder / "engine.sock")) <= _LONGEST_PATH:
         return folder
     return Path(tempfile.mkdtemp(prefix="cloister-"))

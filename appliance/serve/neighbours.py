@@ -11,6 +11,7 @@ import psutil
 from appliance.core.db import reading
 from appliance.core.events import read_events
 from appliance.core.home import Home
+from appliance.core.reading import read_bytes
 
 
 def job_on(home: Home, port: int, default_port: int, *, own: str = "") -> str | None:
@@ -35,7 +36,7 @@ def _port_of(home: Home, other: str, default_port: int) -> int | None:
         if event["event"] == "started":
             break
     try:
-        spec: dict[str, Any] = json.loads((folder / "spec.json").read_bytes())["spec"]
+        spec: dict[str, Any] = json.loads(read_bytes(folder / "spec.json"))["spec"]
     except (OSError, ValueError, KeyError):
         return None
     port = spec.get("port")

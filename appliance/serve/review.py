@@ -20,6 +20,7 @@ from appliance.core.db import reading, transaction
 from appliance.core.errors import ConfigWrong, DataRejected, NotFound
 from appliance.core.files import write_private
 from appliance.core.home import Home
+from appliance.core.reading import read_bytes
 from appliance.security import audit
 from appliance.security.people import guard
 from appliance.serve.feedback import words_path
@@ -243,7 +244,7 @@ def _only_kind(found: Sequence[Words]) -> str:
 
 def _words(home: Home, feedback_id: str) -> Words:
     try:
-        value = json.loads(words_path(home, feedback_id).read_bytes())
+        value = json.loads(read_bytes(words_path(home, feedback_id)))
         return Words(
             messages=tuple(value["messages"]),
             text=value["text"],

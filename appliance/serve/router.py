@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from appliance.core.errors import ModelRejected
 from appliance.core.files import write_bytes
+from appliance.core.reading import read_bytes
 from appliance.serve.hashed import character_pieces, hashed, word_pieces
 
 FEATURES = 1024  # of each kind: words, characters
@@ -96,7 +97,7 @@ def load(path: Path, sha256: str) -> Router:
         ModelRejected: the file is gone, is another one, or holds no router.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise ValueError
         with np.load(io.BytesIO(content)) as found:

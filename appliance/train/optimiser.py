@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from appliance.core.files import replacing
+from appliance.core.reading import local_path
 from appliance.train.plan import Plan, learning_rates
 
 
@@ -56,7 +57,7 @@ class Optimiser:
 
     def load(self, path: Path) -> tuple[int, list[dict[str, Any]]]:
         """Restore what `save` wrote; returns the number of finished steps and their history."""
-        with safe_open(path, framework="pt") as stored:
+        with local_path(path) as plain, safe_open(plain, framework="pt") as stored:
             meta = stored.metadata()
             step = int(meta["step"])
             for name, part in self._named.items():

@@ -27,6 +27,8 @@ from appliance.core.home import open_home
 from appliance.core.job import Job
 from appliance.core.offline import stay_offline
 from appliance.core.parent import die_with_parent
+from appliance.core.reading import read_bytes
+from appliance.core.sealing import inherited
 from appliance.security.people import orders
 
 _ANSWER = "ranks.json"
@@ -112,6 +114,7 @@ def launch(job: Job, processes: int) -> dict[str, Any]:
         [*command, str(job.folder)],
         env={"OMP_NUM_THREADS": threads, **os.environ},
         cwd=job.folder,
+        pass_fds=inherited(),
         preexec_fn=partial(die_with_parent, os.getpid()),
     )
     try:
@@ -125,7 +128,7 @@ def launch(job: Job, processes: int) -> dict[str, Any]:
             f"One of the {processes} training processes died (code {code}).",
             f"Go on with `cloister job resume {job.id}`.",
         )
-    told: dict[str, Any] = json.loads(answer.read_bytes())
+    told: dict[str, Any] = json.loads(read_bytes(answer))
     if "result" in told:
         result: dict[str, Any] = told["result"]
         return result
@@ -148,7 +151,7 @@ def _main(folder: Path) -> int:
     stay_offline()
     from appliance.train.job import run
 
-    order = json.loads((folder / "spec.json").read_bytes())
+    order = json.loads(read_bytes(folder / "spec.json"))
     ranks = joined()
     kind = Job if ranks.first else _Silent
     job = kind(id=folder.name, kind=order["kind"], folder=folder, home=open_home(), who=order["who"])

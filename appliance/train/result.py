@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.core.errors import ConfigWrong, PrivacyRefused
 from appliance.core.files import replacing_folder, sha256_folder, write_json
 from appliance.core.job import Job
+from appliance.core.reading import size_of
 from appliance.data import store
 from appliance.models import registry
 from appliance.privacy import ledger, uncharged
@@ -57,7 +58,7 @@ def release(
             kind=kind,
             path=folder,
             sha256=sha256_folder(folder),
-            size=sum(file.stat().st_size for file in folder.iterdir()),
+            size=sum(size_of(file) for file in folder.iterdir()),
             job=job.id,
             parent=setup.base.name,
             dataset=setup.dataset.title,

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.errors import ConfigWrong
-from appliance.core.files import write_json
+from appliance.core.files import work_folder, write_json
 from appliance.core.job import Job
+from appliance.core.reading import local, read_bytes
 from appliance.data import store
 from appliance.data.planted import Secret, make_secrets, planted
 from appliance.models import registry
@@ -58,16 +59,17 @@ def set_up(job: Job, spec: Mapping[str, Any], settings: Settings, work: Path) ->
     if base.kind != "base":
         raise ConfigWrong(f"{base.name} is not a base model.", "Choose one with `cloister model list`.")
     settings = replace(settings, objective=objective_for(settings, dataset.task))
-    words, first = base.path, 0
+    own = words = local(base.path)
+    first = 0
     if settings.method == "prompt":
         from appliance.train.soft import prompted_words
 
-        words = work / "words"
-        first = prompted_words(base.path, words, settings.prompt_tokens)
+        words = work_folder(work / "words")
+        first = prompted_words(own, words, settings.prompt_tokens)
     teacher = load_teacher(job.home, settings, base) if settings.objective == "distill" else None
     job.progress("load", 0, 1)
-    model, tokenizer = load_torch(base.path)
-    if words != base.path:
+    model, tokenizer = load_torch(own)
+    if words != own:
         tokenizer = load_tokenizer(words)
     task = Task(kind=dataset.task, prompt=dataset.prompt, labels=dataset.labels)
     context = int(getattr(model.config, "max_position_embeddings", 2048))
@@ -101,7 +103,7 @@ def kept_secrets(job: Job, settings: Settings, dataset: store.Dataset) -> list[S
     if not file.exists():
         made = make_secrets(settings.plant_secrets, dataset.labels)
         write_json(file, [secret.as_dict() for secret in made])
-    return [Secret(**one) for one in json.loads(file.read_bytes())]
+    return [Secret(**one) for one in json.loads(read_bytes(file))]
 
 
 def _with_margins(model: Any, material: Material, where: str, job: Job) -> Material:

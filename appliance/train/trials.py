@@ -10,6 +10,7 @@ from typing import Any
 
 from appliance.core.errors import ConfigWrong
 from appliance.core.files import write_json
+from appliance.core.reading import read_bytes
 from appliance.train.space import Choice, Range, Space, count, every, holds
 
 STATES = ("begun", "done", "failed", "unpaid")
@@ -53,7 +54,7 @@ def read_trials(job: Path, space: Space) -> list[Trial]:
     found = []
     for number, path in enumerate(sorted((job / "trials").glob("*/trial.json")), start=1):
         try:
-            trial = Trial(**json.loads(path.read_bytes()))
+            trial = Trial(**json.loads(read_bytes(path)))
             sound = trial.number == number and trial.state in STATES and holds(space, trial.settings)
         except (ValueError, TypeError, AttributeError):
             sound = False

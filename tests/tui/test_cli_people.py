@@ -14,7 +14,7 @@ import people_support as site
 
 from appliance.core.home import Home
 from appliance.security.passphrase import Cost
-from appliance.security.people import approvals, mode, persons
+from appliance.security.people import mode, persons
 from tui.cli import asking
 from tui.cli.entry import run
 
@@ -167,51 +167,6 @@ def test_the_table_of_rights_needs_nobody_and_fits(home: Home, cloister: Any) ->
     row = next(line for line in lines.splitlines() if line.startswith("bundle.export"))
     assert row.split()[1:4] == ["x", "x", "2"]
     cloister("people", "rights", json_=False)
-
-
-class Stores:
-    """As the vault's: who has a slot, and for which passphrase."""
-
-    def __init__(self) -> None:
-        self.slots: dict[str, tuple[str, bytes]] = {}
-        self.made = 0
-
-    def create(self, person: str, passphrase: str, secret: bytes) -> None:
-        self.made += 1
-        self.slots = {person: (passphrase, secret)}
-
-    def add(self, person: str, passphrase: str, secret: bytes) -> None:
-        assert self.slots, "it must be there first"
-        self.slots[person] = (passphrase, secret)
-
-    def holds(self, person: str) -> bool:
-        return person in self.slots
-
-    def remove(self, person: str) -> None:
-        del self.slots[person]
-
-
-def test_what_is_sealed_follows_the_people(home: Home) -> None:
-    from tui import session_people
-    from tui.session import Session
-
-    stores = Stores()
-    people = [site.new("sam", "security-admin"), site.new("olga", "privacy-officer")]
-    session_people.initialise(home, "St. Anna", people, single=False, stores=stores, cost=Cost())
-    assert stores.made == 1 and set(stores.slots) == {"sam", "olga"}
-    sam, olga = (Session(home.path, signer=site.signer(name)) for name in ("sam", "olga"))
-    asked = session_people.add(sam, "ana", "operator", site.passphrase("ana"))
-    session_people.answer(olga, asked.id, yes=True, stores=stores)
-    assert "ana" not in stores.slots
-    signer = session_people.sign_in(home, "ana", site.passphrase("ana"), stores=stores)
-    assert stores.slots["ana"] == (site.passphrase("ana"), signer.seed)
-    ana = Session(home.path, signer=signer)
-    session_people.change_passphrase(ana, site.passphrase("ana"), "other words that are 4", stores=stores)
-    assert stores.slots["ana"][0] == "other words that are 4"
-    asked = session_people.remove(sam, "ana")
-    session_people.answer(olga, asked.id, yes=True, stores=stores)
-    assert set(stores.slots) == {"sam", "olga"}
-    assert approvals.pending(home) == []
 
 
 def test_a_card_says_who_checked_whom_when_it_was_made(home: Home, cloister: Any, tmp_path: Path) -> None:

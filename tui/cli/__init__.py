@@ -19,6 +19,7 @@ from tui.cli.quantize import register as register_quantize
 from tui.cli.search import register as register_search
 from tui.cli.serve import register as register_serve
 from tui.cli.train import register as register_train
+from tui.cli.vault import register as register_vault
 
 app = typer.Typer(
     name="cloister",
@@ -88,5 +89,6 @@ for register in (
     register_quantize,
     register_audit,
     register_serve,
+    register_vault,
 ):
     register(app)

@@ -181,11 +181,13 @@ class Face:
 
 
 def signer_of(home: Path | None, person: str | None) -> Signer | None:
-    """Who signs for this command: the person named, once the passphrase is given; else nobody."""
-    if person is None:
-        return None
+    """Who signs for this command: the person named, once the passphrase is given; else who has unlocked."""
     from appliance.core.home import open_home
     from tui.cli.asking import passphrase_of
+    from tui.signers import signed_in
+
+    if person is None:
+        return signed_in(open_home(home))
     from tui.session_people import sign_in
 
     return sign_in(open_home(home), person, passphrase_of(person))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +33,9 @@ def init(
             "--single-person", help="One person may do everything; every report and card will say so."
         ),
     ] = False,
+    seal: Annotated[
+        bool, typer.Option("--seal", help="With --single-person: seal the data under a passphrase.")
+    ] = False,
     person: Annotated[
         list[str] | None,
         typer.Option(help=f"NAME:ROLE, once for each; ROLE is {', '.join(ROLES)}.", metavar="NAME:ROLE"),
@@ -44,8 +48,10 @@ def init(
     """Make a site of this home: its name, and people who check each other.
 
     At least a privacy officer and a security admin; each types a passphrase of their own. Exports, raised
-    budgets, training without privacy and changes of people then need two of them.
+    budgets, training without privacy and changes of people then need two of them. Records, models and
+    reports are sealed; `cloister unlock` opens the site after each start of the machine.
     """
+    from appliance.security.vault.existing import REST
     from tui import session_people
 
     if not asks():
@@ -56,16 +62,29 @@ def init(
     files = named_files(passphrase_file, "--passphrase-file mira=FILE")
     if single_person and person:
         raise ConfigWrong("One person has no role.", "Leave --person or --single-person out.")
+    if seal and not single_person:
+        raise ConfigWrong("A site with people is always sealed.", "Leave --seal out.")
     name = site or ask("Name of the site", "--site NAME")
-    people = [] if single_person else _people(person, files)
+    people = _people(person, files) if not single_person else _alone(files) if seal else []
     made = session_people.initialise(open_home(face.home), name, people, single=single_person)
     face.say(f"{made['site']}: {made['mode']}")
     for one in made["people"]:
         face.say(f"  {one['name']:<24} {one['role']}")
     face.wrap(made["statement"][0].upper() + made["statement"][1:] + ".")
-    if people and OPERATOR not in {one.role for one in people}:
+    if made["sealed"]:
+        face.wrap("Sealed and unlocked. Sign in at a terminal with: cloister unlock --as NAME")
+        face.wrap(REST)
+        face.say("Print recovery shares now: cloister vault recovery")
+    if made["people"] and OPERATOR not in {one.role for one in people}:
         face.wrap(f"Nobody imports or trains yet. Next: cloister people add NAME {OPERATOR} --as NAME")
     face.result(made)
+
+
+def _alone(files: dict[str, Path]) -> list[NewPerson]:
+    """The one person of a site, who can unlock it."""
+    name = next(iter(files), getpass.getuser())
+    words = new_passphrase(name, files.get(name), f"--passphrase-file {name}=FILE")
+    return [NewPerson(name=name, role=OPERATOR, passphrase=words)]
 
 
 def _people(given: Sequence[str] | None, files: dict[str, Path]) -> list[NewPerson]:

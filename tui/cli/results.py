@@ -8,6 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 from appliance.core.errors import NotFound
+from appliance.core.reading import read_bytes
+from appliance.core.sealing import Locked
 from appliance.ops.jobs import JobView
 from tui.cli.audit_privacy import say_audit
 from tui.cli.data import show_dataset
@@ -48,8 +50,8 @@ def _model_of(job: JobView, result: dict[str, Any]) -> str | None:
     """The model that the job made or was about."""
     if job.kind in ("train", "search"):
         return result.get("name")
-    with suppress(OSError, ValueError, KeyError):
-        spec = json.loads((job.folder / "spec.json").read_bytes())["spec"]
+    with suppress(OSError, ValueError, KeyError, Locked):
+        spec = json.loads(read_bytes(job.folder / "spec.json"))["spec"]
         names: list[str | None] = spec.get("models") or [spec.get("model")]
         return names[-1]
     return None

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from appliance.core.reading import read_bytes, size_of
+from appliance.core.sealing import Locked
 from appliance.data.store import Dataset
 from appliance.models.registry import Model
 from appliance.ops.jobs import JobView
@@ -109,9 +111,9 @@ def read_accuracies(path: Path) -> dict[str, float]:
     """Model and accuracy of one report's JSON file."""
     path = path.with_suffix(".json")
     try:
-        if path.stat().st_size > _LARGEST_REPORT:
+        if size_of(path) > _LARGEST_REPORT:
             return {}
-        rows = json.loads(path.read_bytes())["models"]
+        rows = json.loads(read_bytes(path))["models"]
         return {row["name"]: float(row["accuracy"]) for row in rows if row.get("accuracy") is not None}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, Locked):
         return {}

@@ -18,6 +18,7 @@ from appliance.core.db import reading
 from appliance.core.errors import NotAllowed
 from appliance.core.files import write_json
 from appliance.core.home import Home
+from appliance.core.reading import read_bytes
 from appliance.security.people import approvals, guard, persons, signing
 from appliance.security.people.mode import SINGLE, mode
 from appliance.security.people.roles import right
@@ -126,7 +127,7 @@ def give_again(
     if mode(home) == SINGLE:
         return None
     try:
-        held = json.loads((folder / "spec.json").read_bytes())
+        held = json.loads(read_bytes(folder / "spec.json"))
         kind, spec, who = held["kind"], held["spec"], held["who"]
     except (OSError, ValueError, KeyError, TypeError):
         raise _refused("its spec is damaged") from None
@@ -153,7 +154,7 @@ def check(
     if mode(home) == SINGLE:
         return
     try:
-        signed = json.loads((folder / _FILE).read_bytes())
+        signed = json.loads(read_bytes(folder / _FILE))
         order, signature = signed["order"], signed["signature"]
         at = datetime.fromisoformat(order["at"])
         same = (order["job"], order["kind"], order["who"]) == (folder.name, held["kind"], held["who"])
@@ -185,7 +186,7 @@ def granted(
     if mode(home) == SINGLE:
         return True
     try:
-        held = held or json.loads((home.jobs / job / "spec.json").read_bytes())
+        held = held or json.loads(read_bytes(home.jobs / job / "spec.json"))
         target, content = target_of(held["spec"]), content_of(held["kind"], held["spec"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

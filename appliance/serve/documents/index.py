@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.core.errors import ApplianceError
+from appliance.core.reading import local
 from appliance.serve.documents.chunks import Chunk
 from appliance.serve.documents.texts import PAGE_BREAK, Page
 from appliance.serve.documents.walking import Seen
@@ -79,8 +80,9 @@ def looking(path: Path) -> Iterator[sqlite3.Connection]:
         ApplianceError: it is damaged, or of another version.
     """
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as link:
+        with closing(sqlite3.connect(f"{local(path).as_uri()}?mode=ro&immutable=1", uri=True)) as link:
             link.row_factory = sqlite3.Row
+            link.execute("PRAGMA temp_store = MEMORY")  # what is sorted is text
             if link.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
                 raise sqlite3.DatabaseError("another format")
             yield link
@@ -94,10 +96,15 @@ def looking(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @contextmanager
-def drafting(path: Path) -> Iterator[sqlite3.Connection]:
-    """A draft, to write to; made if missing. Not synced: whoever publishes it does that."""
+def drafting(path: Path, *, in_memory: bool = False) -> Iterator[sqlite3.Connection]:
+    """A draft, to write to; made if missing. Not synced: whoever publishes it does that.
+
+    `in_memory`: what SQLite sets aside meanwhile stays in memory too, not in a file under /tmp.
+    """
     with closing(sqlite3.connect(path, isolation_level=None)) as link:
         link.row_factory = sqlite3.Row
+        if in_memory:
+            link.execute("PRAGMA temp_store = MEMORY")
         link.execute("PRAGMA journal_mode = DELETE")
         link.execute("PRAGMA synchronous = OFF")
         link.execute("PRAGMA foreign_keys = ON")

@@ -13,15 +13,17 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from appliance.core.db import transaction
 from appliance.core.errors import ConfigWrong, NotFound
 from appliance.core.events import now
-from appliance.core.files import disk_full, need_room, sync, telling_full
+from appliance.core.files import disk_full, move_in, need_room, sync, telling_full, work_folder
 from appliance.core.home import Home
+from appliance.core.reading import copy_plain, size_of
+from appliance.core.sealing import place as where_sealed
 from appliance.security import audit
 from appliance.serve.documents import index
 from appliance.serve.documents.child import MOST_BYTES, Limits, Reader
@@ -131,17 +133,23 @@ def update(
         DataRejected: too many files. NoRoom: the disk is full. EngineFailed: the embedder failed.
     """
     folder = check_folder(home, collection, folder)
-    with locked(home, collection) as place, telling_full(place), _telling_sqlite_full(place):
-        published, draft = place / "index.db", place / f"draft-{job}.db"
+    with (
+        locked(home, collection) as place,
+        telling_full(place),
+        _telling_sqlite_full(place),
+        ExitStack() as held,
+    ):
+        published, draft = place / "index.db", held.enter_context(_draft(place, job))
+        sealed = draft.parent != place
         _clear(place, keep=draft.name)
         going_on = draft.exists() and index.usable(draft)
         before = _contents(published)
         if not going_on:
             draft.unlink(missing_ok=True)
             if published.exists():
-                need_room(place, 2 * published.stat().st_size)
-                shutil.copyfile(published, draft)
-        with index.drafting(draft) as link:
+                need_room(place, 2 * size_of(published))
+                copy_plain(published, draft)
+        with index.drafting(draft, in_memory=sealed) as link:
             was = {key: index.meta(link).get(key) for key in ("folder", "embedder")}
             _fill(link, folder, embedder, say, limits or Limits())
             about = {"folder": str(folder), "embedder": embedder.id if embedder else ""}
@@ -169,8 +177,7 @@ def update(
                     in_parts=done.in_parts,
                     embedder=about["embedder"],
                 )
-            draft.replace(published)
-            sync(place)
+            move_in(draft, published)
     return done
 
 
@@ -295,6 +302,20 @@ def _clear(place: Path, *, keep: str) -> None:
     for file in place.glob("draft-*"):
         if not file.name.startswith(keep):
             file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _draft(place: Path, job: str) -> Iterator[Path]:
+    """Where the draft lies: beside the index, or where that is sealed in memory, so that a kill loses it."""
+    draft = place / f"draft-{job}.db"
+    if where_sealed(draft) is None:
+        yield draft
+        return
+    folder = work_folder(draft)
+    try:
+        yield folder / draft.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

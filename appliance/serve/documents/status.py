@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from appliance.core.errors import ApplianceError
 from appliance.core.home import Home
+from appliance.core.reading import size_of
 from appliance.serve.documents import index
 from appliance.serve.documents.collections import found_index
 from appliance.serve.documents.indexing import stale
@@ -62,7 +63,7 @@ def status(home: Home, collection: str) -> Status:
         search=f"keywords and {name}" if name else KEYWORDS,
         passages=sum(file.passages for file in files),
         in_parts=long,
-        bytes=path.stat().st_size,
+        bytes=size_of(path),
         files=files,
         stale=changed,
     )

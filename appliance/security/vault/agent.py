@@ -1,0 +1,189 @@
+"""The process that holds the master key between `unlock` and `lock`: python -m appliance.security.vault.agent
+
+It answers on a unix socket, to processes of the same account only (SO_PEERCRED): one line of canonical JSON
+asked, one answered. It gives the keys of the stores, never the master; a person's signing key comes in once
+and never goes out: it signs here, for the terminal session that signed in. When no person has asked for
+anything for `minutes`, it ends; its end is the lock. Jobs hold store keys of their own and go on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from appliance.security import canonical
+from appliance.security.vault.keys import StoreKeys
+from appliance.security.vault.place import LONGEST_LINE, socket_path
+
+_PR_SET_DUMPABLE, _MCL_CURRENT, _MCL_FUTURE = 4, 1, 2
+_PATIENCE = 2.0  # seconds for one caller: another waits meanwhile
+_MOST_SIGNED = 1 << 19  # bytes
+
+
+@dataclass(kw_only=True)
+class Held:
+    """What the agent knows. `people` is by terminal session: who signed in there, and their key."""
+
+    keys: StoreKeys
+    minutes: float
+    people: dict[int, tuple[str, Ed25519PrivateKey]] = field(default_factory=dict)
+    locked_memory: bool = False
+    since: float = field(default_factory=time.monotonic)
+    used: float = field(default_factory=time.monotonic)
+    over: bool = False
+
+    def idle(self) -> float:
+        """Seconds since a person asked for something."""
+        return time.monotonic() - self.used
+
+
+def answer(held: Held, asked: dict[str, Any], session: int) -> dict[str, Any]:
+    """What to answer to a process of the terminal session `session`.
+
+    Raises:
+        ValueError, KeyError, TypeError: it asks for nothing that there is.
+    """
+    what = asked["do"]
+    if what == "keys":
+        if asked.get("person") is True:
+            held.used = time.monotonic()
+        return {"keys": held.keys.to_json()}
+    if what == "status":
+        return {
+            "since": int(time.monotonic() - held.since),
+            "idle": int(held.idle()),
+            "limit": int(held.minutes * 60),
+            "people": sorted({name for name, _ in held.people.values()}),
+            "locked_memory": held.locked_memory,
+            "whole": held.keys.whole,
+        }
+    if what == "who":
+        return {"name": held.people[session][0] if session in held.people else ""}
+    if what == "lock":
+        held.over = True
+        return {}
+    held.used = time.monotonic()
+    if what == "touch":
+        return {}
+    if what == "sign_in":
+        key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(asked["signing"]))
+        held.people[session] = (str(asked["name"]), key)
+        return {}
+    if what == "sign_out":
+        held.people.pop(session, None)
+        return {}
+    if what == "sign":
+        if session not in held.people:
+            return {"refused": "nobody has signed in on this terminal"}
+        payload = bytes.fromhex(asked["payload"])
+        if len(payload) > _MOST_SIGNED:
+            raise ValueError("too long")
+        name, key = held.people[session]
+        return {"name": name, "signature": key.sign(payload).hex()}
+    raise ValueError("nothing that there is")
+
+
+def serve(held: Held, listener: socket.socket) -> None:
+    """Answer until somebody locks, or nobody was there for the idle time."""
+    listener.settimeout(None)
+    while not held.over:
+        left = held.minutes * 60 - held.idle()
+        if left <= 0:
+            return
+        ready, _, _ = select.select([listener], [], [], min(left, 5.0))
+        _forget_ended(held)
+        if not ready:
+            continue
+        link, _ = listener.accept()
+        with link:
+            try:
+                _talk(held, link)
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # a caller that went away, or that does not speak this: the next one counts
+
+
+def _talk(held: Held, link: socket.socket) -> None:
+    link.settimeout(_PATIENCE)
+    pid, uid, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if uid != os.getuid():
+        return
+    session, limit = os.getsid(pid), time.monotonic() + _PATIENCE
+    content = b""
+    while not content.endswith(b"\n"):
+        part = link.recv(1 << 16)
+        content += part
+        if not part or len(content) > LONGEST_LINE or time.monotonic() > limit:
+            return
+    asked = canonical.decode(content[:-1])
+    try:
+        told = answer(held, asked, session)
+    except (ValueError, KeyError, TypeError):
+        told = {"refused": "this cannot be asked"}
+    link.sendall(canonical.encode(told) + b"\n")
+
+
+def _forget_ended(held: Held) -> None:
+    """A session whose leader has ended may have its number given to another."""
+    for session in list(held.people):
+        if not Path(f"/proc/{session}").exists():
+            del held.people[session]
+
+
+def protect() -> bool:
+    """No core, no debugger, and, where the limits of the account allow it, no swap; returns that last."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if hard == resource.RLIM_INFINITY and soft != hard:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+    if hard != resource.RLIM_INFINITY and os.geteuid() != 0:
+        return False  # with a small limit the next allocation would fail and end the agent
+    return bool(libc.mlockall(_MCL_CURRENT | _MCL_FUTURE) == 0)
+
+
+def main() -> int:
+    """Read what to hold from stdin, say "ready", serve."""
+    from appliance.security.vault.keys import store_keys_from
+
+    os.umask(0o077)
+    locked = protect()
+    order = canonical.decode(sys.stdin.buffer.readline(LONGEST_LINE).rstrip(b"\n"))
+    held = Held(keys=store_keys_from(order["keys"]), minutes=order["seconds"] / 60, locked_memory=locked)
+    if order["signing"]:
+        key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(order["signing"]))
+        held.people[order["session"]] = (order["name"], key)
+    del order
+    path = socket_path(Path(sys.argv[1]), make=True)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(64)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        for number in (0, 1, 2):  # the terminal that started it must be able to close
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        serve(held, listener)
+    finally:
+        path.unlink(missing_ok=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

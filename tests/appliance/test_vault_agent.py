@@ -1,0 +1,280 @@
+"""The key agent: what it gives to whom, and that its end is the lock."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from vault_support import WORDS, agent, sealed_home
+
+from appliance.core import files, reading, sealing
+from appliance.core.errors import ConfigWrong
+from appliance.core.home import open_home
+from appliance.core.sealing import Locked
+from appliance.security import canonical
+from appliance.security.vault import mounted, opened, place, slots, tries, unlocking
+from appliance.security.vault.slots import PassphraseWrong
+
+SEED = bytes(range(32))
+
+
+def test_unlock_read_lock(tmp_path: Path) -> None:
+    home, _ = sealed_home(tmp_path / "home")
+    file = home.feedback / "a.json"
+    with pytest.raises(Locked):
+        files.write_bytes(file, b"words")
+    assert list(home.feedback.iterdir()) == []
+    with pytest.raises(PassphraseWrong):
+        unlocking.unlock(home, "mira", "not the words of hers", allow_swap=True)
+    assert not place.running(home.path)
+    unlocking.unlock(home, "mira", WORDS, allow_swap=True)
+    try:
+        files.write_bytes(file, b"words")
+        assert reading.read_bytes(file) == b"words"
+        assert b"words" not in file.read_bytes()
+        assert unlocking.status(home)["locked"] is False
+        assert (place.socket_path(home.path).stat().st_mode & 0o777) == 0o600
+    finally:
+        assert unlocking.lock(home) is True
+    assert unlocking.lock(home) is False
+    with pytest.raises(Locked):
+        reading.read_bytes(file)
+    assert unlocking.status(home)["locked"] is True
+
+
+def test_the_agent_gives_store_keys_and_never_the_master(tmp_path: Path) -> None:
+    home, master = sealed_home(tmp_path / "home")
+    with agent(home, master):
+        told = place.ask(home.path, "keys")
+        assert master.hex() not in str(told)
+        for what in ("master", "signing", "keys2", ""):
+            with pytest.raises(ConfigWrong):
+                place.ask(home.path, what)
+
+
+def test_its_memory_cannot_be_read_by_the_account(tmp_path: Path) -> None:
+    home, master = sealed_home(tmp_path / "home")
+    with agent(home, master):
+        pid = unlocking._agents[-1].pid
+        if os.geteuid() != 0:
+            with pytest.raises(PermissionError):
+                Path(f"/proc/{pid}/mem").open("rb")  # noqa: SIM115
+        line = next(x for x in Path(f"/proc/{pid}/limits").read_text().splitlines() if "core file" in x)
+        assert line.split()[4:6] == ["0", "0"]
+    code = (
+        "import ctypes, resource; from appliance.security.vault.agent import protect\n"
+        "libc = ctypes.CDLL(None); before = libc.prctl(3, 0, 0, 0, 0)  # PR_GET_DUMPABLE\n"
+        "protect(); print(before, libc.prctl(3, 0, 0, 0, 0), *resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["1", "0", "0", "0"]
+
+
+def test_it_locks_after_the_idle_time_and_jobs_do_not_count(tmp_path: Path) -> None:
+    home, master = sealed_home(tmp_path / "home")
+    with agent(home, master, minutes=1.5 / 60):
+        begun = time.monotonic()
+        while place.running(home.path):
+            place.ask(home.path, "keys", person=False)
+            assert time.monotonic() - begun < 8
+            time.sleep(0.1)
+    with agent(home, master, minutes=1.5 / 60):
+        begun = time.monotonic()
+        while time.monotonic() - begun < 3:
+            unlocking.touch(home)
+            time.sleep(0.2)
+        assert place.running(home.path)
+
+
+def test_killed_means_locked(tmp_path: Path) -> None:
+    home, master = sealed_home(tmp_path / "home")
+    with agent(home, master):
+        files.write_bytes(home.feedback / "a", b"x")
+        unlocking._agents[-1].kill()
+        unlocking._agents[-1].wait()
+        mounted.forget(home.path)
+        with pytest.raises(Locked):
+            reading.read_bytes(home.feedback / "a")
+    with agent(home, master):  # the socket that it left is in nobody's way
+        assert reading.read_bytes(home.feedback / "a") == b"x"
+
+
+def test_a_face_notices_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, master = sealed_home(tmp_path / "home")
+    with agent(home, master):
+        files.write_bytes(home.feedback / "a", b"x")
+        place.ask(home.path, "lock")
+        while place.running(home.path):
+            time.sleep(0.02)
+        monkeypatch.setattr(mounted, "_AGAIN", 0.0)
+        with pytest.raises(Locked):
+            reading.read_bytes(home.feedback / "a")
+
+
+def test_a_person_signs_in_the_agent_on_their_terminal_only(tmp_path: Path) -> None:
+    home, master = sealed_home(tmp_path / "home")
+    with agent(home, master):
+        assert unlocking.who(home) is None
+        with pytest.raises(ConfigWrong):
+            unlocking.sign(home, b"payload")
+        unlocking.sign_in(home, "mira", SEED)
+        assert unlocking.who(home) == "mira"
+        name, signature = unlocking.sign(home, b"payload")
+        assert name == "mira"
+        Ed25519PrivateKey.from_private_bytes(SEED).public_key().verify(signature, b"payload")
+        code = (
+            "import sys; from pathlib import Path; from appliance.core.home import Home\n"
+            "from appliance.security.vault import unlocking\n"
+            "home = Home(path=Path(sys.argv[1])); print(unlocking.who(home))\n"
+            "try: unlocking.sign(home, b'payload'); print('signed')\n"
+            "except Exception as problem: print(type(problem).__name__)"
+        )
+        said = {
+            there: subprocess.run(
+                [sys.executable, "-c", code, str(home.path)],
+                start_new_session=there,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.split()
+            for there in (True, False)
+        }
+        assert said == {True: ["None", "ConfigWrong"], False: ["mira", "signed"]}
+        unlocking.sign_out(home)
+        assert unlocking.who(home) is None
+
+
+def test_another_account_is_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from appliance.security.vault import agent as agents
+
+    home, master = sealed_home(tmp_path / "home")
+    keys = mounted.store_keys_from(_order(home, master))
+    held = agents.Held(keys=keys, minutes=1)
+    for uid, answered in ((os.getuid(), True), (os.getuid() + 1, False)):
+        ours, theirs = socket.socketpair()
+        ours.sendall(canonical.encode({"do": "keys"}) + b"\n")
+        monkeypatch.setattr(agents.os, "getuid", lambda uid=uid: uid)
+        agents._talk(held, theirs)
+        monkeypatch.undo()
+        theirs.close()
+        try:
+            told = ours.recv(10)
+        except ConnectionResetError:  # closed without reading what was asked
+            told = b""
+        assert bool(told) is answered
+        ours.close()
+
+
+def _order(home: object, master: bytes) -> object:
+    from vault_support import keys_of
+
+    return keys_of(home, master).to_json()  # type: ignore[arg-type]
+
+
+def test_what_is_no_request_does_not_end_it(tmp_path: Path) -> None:
+    home, master = sealed_home(tmp_path / "home")
+    with agent(home, master):
+        for content in (b"", b"\n", b"{}\n", b'{"do":"sign","payload":5}\n', b"\xff\n", b"[" * 5000 + b"\n"):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+                link.connect(str(place.socket_path(home.path)))
+                link.sendall(content)
+                link.shutdown(socket.SHUT_WR)
+                link.settimeout(5)
+                link.recv(100)
+        assert place.running(home.path)
+
+
+def test_a_long_path_of_the_home_has_a_socket_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "r"))
+    (tmp_path / "r").mkdir(mode=0o700)
+    home, master = sealed_home(tmp_path / ("long" * 25))
+    with agent(home, master):
+        assert place.running(home.path)
+        assert place.socket_path(home.path).is_relative_to(tmp_path / "r")
+    (place.socket_path(home.path).parent).chmod(0o777)
+    with pytest.raises(ConfigWrong):
+        place.socket_path(home.path)
+
+
+def test_wrong_passphrases_cost_time_also_after_a_restart(tmp_path: Path) -> None:
+    now = [1000.0]
+
+    def one(wrong: bool) -> None:
+        with tries.attempt(tmp_path, clock=lambda: now[0]):
+            if wrong:
+                raise slots.wrong()
+
+    for _ in range(3):
+        with pytest.raises(PassphraseWrong):
+            one(True)
+    with pytest.raises(tries.LockedOut, match="5 seconds"):
+        one(False)
+    now[0] += 6
+    with pytest.raises(PassphraseWrong):
+        one(True)
+    with pytest.raises(tries.LockedOut, match="10 seconds"):
+        one(False)
+    now[0] += 11
+    one(False)
+    one(False)
+    assert tries.pause(100) == 900
+
+
+def test_a_plain_swap_is_refused_unless_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, _ = sealed_home(tmp_path / "home")
+    monkeypatch.setattr(opened, "swap", lambda: ["/dev/sda2"])
+    with pytest.raises(ConfigWrong, match="sda2"):
+        unlocking.unlock(home, "mira", WORDS)
+    assert not place.running(home.path)
+    unlocking.unlock(home, "mira", WORDS, allow_swap=True)
+    unlocking.lock(home)
+
+
+def test_a_job_keeps_its_keys_and_hands_them_to_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, master = sealed_home(tmp_path / "home")
+    monkeypatch.setenv("CLOISTER_KEYS", "")
+    for name in ("TMPDIR", "SQLITE_TMPDIR"):
+        monkeypatch.setenv(name, tempfile.gettempdir())
+    with agent(home, master):
+        files.write_bytes(home.feedback / "a", b"x")
+        mounted.keep(home.path)
+    assert reading.read_bytes(home.feedback / "a") == b"x"  # although the site is locked
+    assert opened.is_memory(Path(tempfile.gettempdir()))
+    assert os.environ["SQLITE_TMPDIR"] == os.environ["TMPDIR"] == tempfile.gettempdir()
+    code = (
+        "import sys; from pathlib import Path; from appliance.core import reading\n"
+        "try: print(reading.read_bytes(Path(sys.argv[1])))\n"
+        "except Exception as problem: print(type(problem).__name__)"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code, str(home.feedback / "a")],
+            pass_fds=given,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for given in (sealing.inherited(), ())
+    ]
+    assert said == ["b'x'", "Locked"]
+    sealing.unmount(home.path)
+    monkeypatch.undo()
+    tempfile.tempdir = None
+
+
+def test_a_home_without_a_vault_needs_none(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    files.write_bytes(home.feedback / "a", b"x")
+    assert (home.feedback / "a").read_bytes() == b"x"
+    assert unlocking.status(home) == {"vault": False, "locked": False}

@@ -1,0 +1,106 @@
+"""A site with people, as real processes: sealed at init, unlocked by each at a terminal of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PEOPLE = {"sam": "security-admin", "olga": "privacy-officer", "ana": "operator"}
+CANARY = "zq-canary-7731"
+
+Command = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> dict[str, Path]:
+    found = {}
+    for name in [*PEOPLE, "nobody"]:
+        found[name] = tmp_path / f"{name}.txt"
+        found[name].write_text(f"four quiet words of {name}\n")
+        found[name].chmod(0o600)
+    return found
+
+
+@pytest.fixture
+def cloister(tmp_path: Path) -> Iterator[Command]:
+    """The command line in a terminal session of its own for each name: what one signs, another does not."""
+    shells: dict[str, subprocess.Popen[str]] = {}
+    env = {**os.environ, "CLOISTER_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    env.pop("CLOISTER_PASSPHRASE_FILE", None)
+
+    def run(at: str, *argv: str) -> tuple[int, dict[str, Any]]:
+        if at not in shells:
+            shells[at] = subprocess.Popen(
+                ["sh"], stdin=-1, stdout=-1, stderr=-1, text=True, env=env, start_new_session=True
+            )
+        shell, out = shells[at], tmp_path / f"{at}.out"
+        line = " ".join([sys.executable, "-m", "tui.launch", *argv, "--json"])
+        assert shell.stdin is not None and shell.stdout is not None
+        shell.stdin.write(f"{line} > {out} 2> {out}.err < /dev/null; echo $?\n")
+        shell.stdin.flush()
+        code = int(shell.stdout.readline())
+        text = out.read_text()
+        return code, json.loads(text) if text else {"error": Path(f"{out}.err").read_text()}
+
+    yield run
+    run("end", "lock")
+    for shell in shells.values():
+        shell.terminate()
+        shell.communicate()
+
+
+def init(cloister: Command, words: dict[str, Path]) -> None:
+    options = [part for name, role in PEOPLE.items() for part in ("--person", f"{name}:{role}")]
+    options += [part for name in PEOPLE for part in ("--passphrase-file", f"{name}={words[name]}")]
+    code, made = cloister("ana", "init", "--site", "Anna", *options)
+    assert (code, made["mode"], made["sealed"]) == (0, "people", True), made
+
+
+def unlock(cloister: Command, words: dict[str, Path], name: str, given: str | None = None) -> int:
+    return cloister(name, "unlock", "--as", name, "--passphrase-file", str(words[given or name]))[0]
+
+
+def test_people_unlock_sign_and_lock(cloister: Command, words: dict[str, Path], tmp_path: Path) -> None:
+    records = tmp_path / "records.csv"
+    records.write_text(
+        "patient,text,label\n"
+        + "".join(f"p{n},{CANARY} number {n} was seen today,a{n % 2}\n" for n in range(40))
+    )
+    init(cloister, words)
+    # Nobody is signed in by being there, and a wrong passphrase signs nobody in.
+    data = ("data", "import", str(records), "--name", "inbox", "--text", "text", "--label", "label")
+    data += ("--unit", "patient")
+    assert cloister("ana", *data)[0] == 13
+    assert unlock(cloister, words, "ana", "nobody") != 0
+    assert cloister("ana", *data)[0] == 13
+    assert unlock(cloister, words, "ana") == 0
+    code, made = cloister("ana", *data)
+    assert code == 0, made
+    # One's terminal is not another's.
+    assert cloister("olga", "data", "show", "inbox")[0] == 13
+    assert unlock(cloister, words, "olga") == 0
+    # Two people raise a budget, signing in the agent; one alone does not.
+    assert cloister("olga", "budget", "set", "inbox", "--epsilon", "4")[0] == 0
+    code, asked = cloister("ana", "budget", "set", "inbox", "--epsilon", "9")
+    assert code == 13 and asked["error"]["code"] == "needs-approval"
+    (request,) = cloister("ana", "approve", "list")[1]["requests"]
+    assert cloister("ana", "approve", "yes", request["id"])[0] == 2  # who asks has said yes already
+    assert cloister("olga", "approve", "yes", request["id"])[0] == 0
+    assert cloister("ana", "budget", "set", "inbox", "--epsilon", "9")[0] == 0
+    # What is at rest holds no record; locked, nothing can be read.
+    home = tmp_path / "home"
+    found = [file for file in home.rglob("*") if file.is_file() and CANARY.encode() in file.read_bytes()]
+    assert found == []
+    assert cloister("ana", "lock")[0] == 0
+    code, _ = cloister("ana", "data", "show", "inbox")
+    assert code != 0
+    assert unlock(cloister, words, "olga") == 0
+    assert cloister("olga", "audit", "verify")[0] == 0
