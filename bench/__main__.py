@@ -24,11 +24,12 @@ BENCHES = {
     "auditlog": "verifying a million entries of the audit log; an append beside a plain insert",
     "cache": "time of a cache hit, false hits of its near match, hits on paraphrases",
     "sidechannel": "whether first-token times tell one API key what another has asked",
+    "bundles": "export and verify of a bundle against the SHA-256 rate of one core; peak memory",
     "noise": "lattice noise against other generators, and its share of a step",
 }
 ALONE = (
     *("step", "memory", "exact", "logits", "packing", "noise", "quantise", "cache", "auditlog"),
-    *("engine", "serve", "sidechannel", "edge"),
+    *("engine", "serve", "sidechannel", "edge", "bundles"),
 )
 
 

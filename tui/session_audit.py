@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from appliance.core.errors import ConfigWrong, DataRejected, NotFound
 from appliance.core.files import replacing
 from appliance.core.home import Home
 from tui.session_guard import acts, anyone
+from tui.site_key import site_key, utc_now
 
 if TYPE_CHECKING:
     from appliance.security.log.checkpoint import Checkpoint, LogKey, Verifier
@@ -25,7 +25,7 @@ def verify(session: Session) -> dict[str, Any]:
     """The verdict on the log (appliance/security/log/verify.py); damaged, it has `error` as well."""
     from appliance.security.log.verify import verify
 
-    found = verify(session.home, _known(_site_key(session.home)))
+    found = verify(session.home, _known(site_key(session.home)))
     told = found.as_dict()
     if not found.ok:
         problem = found.error()
@@ -47,7 +47,7 @@ def verify_file(home: Home | None, path: Path, public: str | None) -> dict[str, 
     from appliance.security.log.checkpoint import Verifier, origin_of, read
 
     raw = _public(public) if public is not None else None
-    key = _site_key(home) if raw is None and home is not None else None
+    key = site_key(home) if raw is None and home is not None else None
     if raw is None and key is None:
         raise ConfigWrong("There is no key to check this file with.", "Add --key with the site's public key.")
     note = export.head_note(path)
@@ -73,7 +73,7 @@ def checkpoint(session: Session, to: Path | None) -> dict[str, Any]:
         raise ConfigWrong(f"{to} is there already.", "Choose another file.")
     if to is not None and not to.parent.is_dir():
         raise ConfigWrong(f"{to.parent} is no folder.", "Make it first, or choose another.")
-    made = witness.make(session.home, signer, who=session.who, clock=_clock)
+    made = witness.make(session.home, signer, who=session.who, clock=utc_now)
     if to is not None:
         with replacing(to) as draft:
             draft.write_bytes(made.note)
@@ -114,14 +114,9 @@ def export(session: Session, path: Path, *, first: int, last: int | None) -> dic
     from appliance.security.log import export
 
     made = export.export(
-        session.home, path, _needed(session.home), who=session.who, clock=_clock, first=first, last=last
+        session.home, path, _needed(session.home), who=session.who, clock=utc_now, first=first, last=last
     )
     return {"path": str(path), "first": made.first, "last": made.last, **_told(made.checkpoint)}
-
-
-def _site_key(home: Home) -> LogKey | None:
-    """What signs for this site; None until it has keys."""
-    return None
 
 
 def _told(found: Checkpoint) -> dict[str, Any]:
@@ -143,7 +138,7 @@ def _known(key: LogKey | None) -> list[Verifier]:
 
 
 def _needed(home: Home) -> LogKey:
-    key = _site_key(home)
+    key = site_key(home)
     if key is None:
         raise ConfigWrong("This site has no keys to sign its audit log with.", "Make them: cloister init")
     return key
@@ -183,7 +178,3 @@ def _raw(text: str) -> bytes | None:
     except (ValueError, binascii.Error):
         return None
     return found if len(found) == 32 else None
-
-
-def _clock() -> datetime:
-    return datetime.now(UTC)

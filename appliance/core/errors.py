@@ -156,6 +156,25 @@ class JailRefused(ApplianceError):
     exit_code = 14
 
 
+class BundleRefused(ApplianceError):
+    """A bundle that may not come in or go out; `reason` is one word or two, and part of the code."""
+
+    code = "bundle-refused"
+    exit_code = 12
+
+    def __init__(self, message: str, hint: str = "", *, reason: str = "refused") -> None:
+        super().__init__(message, hint)
+        self.reason = reason
+        self.code = f"bundle-{reason}"
+
+
+class TrustRefused(ApplianceError):
+    """A card, a root document or a change of the clock that nobody vouches for."""
+
+    code = "trust-refused"
+    exit_code = 12
+
+
 class Stopped(ApplianceError):
     """The job was asked to stop and did."""
 

@@ -52,6 +52,16 @@ class Home:
         return self.path / "feedback"
 
     @property
+    def bundles(self) -> Path:
+        """One folder per bundle that came in, named by the hash of its manifest."""
+        return self.path / "bundles"
+
+    @property
+    def identity(self) -> Path:
+        """The site's own signing and receiving keys."""
+        return self.path / "keys" / "identity.json"
+
+    @property
     def tls(self) -> Path:
         """The site's own CA and certificate, made when an endpoint needs one."""
         return self.path / "tls"
@@ -93,6 +103,8 @@ def open_home(path: Path | None = None) -> Home:
             home.documents,
             home.feedback,
             home.routes,
+            home.bundles,
+            home.identity.parent,
         ):
             folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as problem:

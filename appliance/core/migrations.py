@@ -189,7 +189,66 @@ _6_LOG = (
     )""",
 )
 
-_7_BUNDLES: tuple[str, ...] = ()
+# Whom this site trusts, up to which number it has taken each signer's bundles (a number never comes
+# twice, nor a lower one), and what came in and went out. `trust_clock` has one row: the newest time that
+# a trusted signer has vouched for, and the audit entry after which the machine's own times count.
+_7_BUNDLES = (
+    """CREATE TABLE trust_documents (
+        version INTEGER PRIMARY KEY,
+        document TEXT NOT NULL,
+        taken TEXT NOT NULL,
+        who TEXT NOT NULL
+    )""",
+    """CREATE TABLE trust_pins (
+        key TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        card TEXT NOT NULL,
+        kinds TEXT NOT NULL,
+        compared_by TEXT NOT NULL,
+        pinned TEXT NOT NULL,
+        who TEXT NOT NULL,
+        revoked TEXT
+    )""",
+    """CREATE TABLE trust_floors (
+        signer TEXT NOT NULL,
+        key_epoch INTEGER NOT NULL,
+        line TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (signer, key_epoch, line)
+    )""",
+    """CREATE TABLE trust_clock (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        newest INTEGER NOT NULL,
+        audit_seq INTEGER NOT NULL
+    )""",
+    "INSERT INTO trust_clock (id, newest, audit_seq) VALUES (1, 0, 0)",
+    """CREATE TABLE bundles_in (
+        digest TEXT PRIMARY KEY,
+        signer TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        line TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        key_epoch INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        expires INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        taken TEXT NOT NULL,
+        who TEXT NOT NULL,
+        entered TEXT
+    )""",
+    """CREATE TABLE bundles_out (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        request TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        line TEXT NOT NULL,
+        recipients TEXT NOT NULL,
+        approved_by TEXT NOT NULL,
+        state TEXT NOT NULL,
+        begun TEXT NOT NULL,
+        who TEXT NOT NULL,
+        digest TEXT
+    )""",
+)
 
 # The signed lists of people, each with its warrant; their sealed keys and wrong passphrases; what two people
 # are asked, what they answered, what it was used for; and who acted in an emergency.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,17 @@ def import_base(
 
 
 def import_gguf(
-    home: Home, source: Path, name: str, *, check: Callable[[Path], dict[str, Any]], who: str
+    home: Home,
+    source: Path,
+    name: str,
+    *,
+    check: Callable[[Path], dict[str, Any]],
+    copy: Callable[[Path, Path], object] = shutil.copyfile,
+    who: str,
 ) -> Model:
     """Copy the GGUF file `source`, run `check` on the copy, and enter it as `name`.
+
+    `copy` may give a file of this home a second name instead: nothing is copied then.
 
     Raises:
         NotFound, ModelRejected, ConfigWrong, NoRoom: as `import_base`.
@@ -101,9 +109,9 @@ def import_gguf(
         raise NotFound(f"There is no file {source}.", "Point to a .gguf file.")
     need_room(home.models, source.stat().st_size)
     (home.models / name).mkdir(mode=0o700, exist_ok=True)
-    path = home.models / name / f"{name}.gguf"
+    path = gguf_place(home, name)
     with replacing(path) as draft:
-        shutil.copyfile(source, draft)
+        copy(source, draft)
         facts = _checked(check, draft, source)
         _refuse_taken(home, name, sha256_file(draft))
     return registry.add(
@@ -114,6 +122,40 @@ def import_gguf(
             path=path,
             sha256=sha256_file(path),
             size=size_of(path),
+            facts={"imported": True, **facts},
+        ),
+        who=who,
+    )
+
+
+def gguf_place(home: Home, name: str) -> Path:
+    """Where an imported GGUF file called `name` lies."""
+    return home.models / name / f"{name}.gguf"
+
+
+def enter_adapter(
+    home: Home, files: Sequence[Path], name: str, *, base: Model, facts: dict[str, Any], who: str
+) -> Model:
+    """Copy the checked files of a LoRA adapter and enter it as `name`, for `base`.
+
+    Raises:
+        ConfigWrong: the name is taken. NoRoom: too little disk.
+    """
+    need_room(home.models, sum(file.stat().st_size for file in files))
+    folder = home.models / name
+    with replacing_folder(folder) as draft:
+        for file in files:
+            shutil.copyfile(file, draft / file.name)
+        _refuse_taken(home, name, sha256_folder(draft))
+    return registry.add(
+        home,
+        Model(
+            name=name,
+            kind="adapter",
+            path=folder,
+            sha256=sha256_folder(folder),
+            size=sum(file.stat().st_size for file in folder.iterdir()),
+            parent=base.name,
             facts={"imported": True, **facts},
         ),
         who=who,

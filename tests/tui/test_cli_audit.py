@@ -23,7 +23,7 @@ KEY = Signer(name="cloister/st-anna", key=Ed25519PrivateKey.from_private_bytes(b
 
 @pytest.fixture
 def keyed(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.setattr(session_audit, "_site_key", lambda home: KEY)
+    monkeypatch.setattr(session_audit, "site_key", lambda home: KEY)
     with transaction(home) as link:
         for number in range(9):
             audit.record(link, who="mira", what="test", target=str(number))

@@ -10,7 +10,22 @@ from typing import Annotated
 import typer
 
 from appliance.core.errors import ConfigWrong
-from tui.cli import airgap, approve, audit, data, docs, feedback, jobs, keys, model, people, route, supply
+from tui.cli import (
+    airgap,
+    approve,
+    audit,
+    bundle,
+    data,
+    docs,
+    feedback,
+    jobs,
+    keys,
+    model,
+    people,
+    route,
+    supply,
+    trust,
+)
 from tui.cli.audit_privacy import register as register_audit
 from tui.cli.demo import register as register_demo
 from tui.cli.face import fail
@@ -81,6 +96,8 @@ app.add_typer(supply.app, name="supply")
 app.add_typer(people.app, name="people")
 app.add_typer(approve.app, name="approve")
 app.add_typer(airgap.app, name="airgap")
+app.add_typer(bundle.app, name="bundle")
+app.add_typer(trust.app, name="trust")
 for register in (
     register_init,
     register_demo,

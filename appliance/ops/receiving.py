@@ -1,0 +1,163 @@
+"""Makes something of a bundle that came in: a registry entry, a newer trust document, or just its folder.
+
+The bundle was verified and lies under the hash of its manifest. A GGUF file is then checked like any that
+someone else made: a trusted signer can be wrong, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from appliance.core.db import transaction
+from appliance.core.errors import ModelRejected
+from appliance.core.events import now
+from appliance.core.home import Home
+from appliance.models import importing as models
+from appliance.models import registry
+from appliance.models.registry import Model
+from appliance.models.safetensors import read_header
+from appliance.security.bundle import importing
+from appliance.security.bundle.importing import Imported
+from appliance.security.bundle.reading import Opened
+from appliance.security.trust import store
+from appliance.security.trust.identity import Identity
+
+REPORT = "reports/evaluation.json"
+"""Where a bundle has its evaluation report."""
+
+Checker = Callable[[Path], dict[str, Any]]
+"""Checks a GGUF file that someone else made and returns its facts; quantize.foreign.check_gguf is one."""
+
+
+def receive(
+    home: Home,
+    path: Path,
+    *,
+    identity: Identity,
+    check_gguf: Checker,
+    name: str | None = None,
+    who: str,
+) -> tuple[Opened, str]:
+    """Import the bundle file `path`; what it says, and the name of what was made of it.
+
+    Cut off at any moment it can be done again: a bundle that is in, but of which nothing was made, goes on
+    from there.
+
+    Raises:
+        BundleRefused: with the exact reason. ModelRejected: a file in it is unsound; the bundle stays,
+        and nothing is entered. ConfigWrong: the name is taken (give another). NoRoom, Busy.
+    """
+    importing.sweep(home, who=who)
+    brought = importing.import_bundle(home, path, identity=identity, who=who)
+    facts, folder = brought.opened.manifest.facts, brought.folder
+    if not brought.fresh and (old := _made(home, brought.opened.digest)):
+        importing.entered(home, brought.opened.digest, old, who=who)
+        return brought.opened, old
+    match facts.kind:
+        case "model":
+            made = _model(home, brought, name or facts.name, check_gguf, who)
+        case "adapter":
+            made = _adapter(home, brought, name or facts.name, who)
+        case "trust":
+            made = f"trust version {store.accept(home, _only(folder, '.json').read_bytes(), who=who).version}"
+        case _:
+            made = brought.opened.digest
+    importing.entered(home, brought.opened.digest, made, who=who)
+    return brought.opened, made
+
+
+def _model(home: Home, brought: Imported, name: str, check_gguf: Checker, who: str) -> str:
+    models.check_model_name(name)
+    source = _only(brought.folder, ".gguf")
+    told = _told(brought.opened)
+    place = models.gguf_place(home, name)
+    if place.exists() and place.samefile(source):  # left by a crash; renaming a file onto itself does nothing
+        place.unlink()
+
+    def check(draft: Path) -> dict[str, Any]:
+        return {**check_gguf(draft), **told}
+
+    model = models.import_gguf(home, source, name, check=check, copy=os.link, who=who)
+    _keep_report(home, brought, model)
+    source.unlink(missing_ok=True)  # the registry has it, under the same hash; two names would hinder exports
+    return model.name
+
+
+def _adapter(home: Home, brought: Imported, name: str, who: str) -> str:
+    """An adapter for a base that is here, by hash."""
+    models.check_model_name(name)
+    digest = brought.opened.manifest.facts.base_model_digest
+    base = next((one for one in registry.models(home) if one.whole and one.sha256 == digest), None)
+    if base is None:
+        raise ModelRejected(
+            f"The base that {brought.opened.manifest.facts.name} belongs to is not here.",
+            "Import that base (`cloister model import`), then the bundle again.",
+        )
+    files = [one for one in brought.folder.iterdir() if one.name.startswith("adapter_")]
+    for file in files:
+        if file.suffix == ".safetensors":
+            read_header(file)
+    config = json.loads((brought.folder / "adapter_config.json").read_bytes())
+    if not isinstance(config, dict) or config.get("auto_mapping") is not None:
+        raise ModelRejected("The adapter brings code of its own.", "Ask its maker for a plain LoRA adapter.")
+    model = models.enter_adapter(home, files, name, base=base, facts=_told(brought.opened), who=who)
+    return model.name
+
+
+def _made(home: Home, digest: str) -> str | None:
+    """The entry that was made of a bundle before a crash, if it got that far."""
+    for model in registry.models(home):
+        if (model.facts.get("bundle") or {}).get("digest") == digest:
+            return model.name
+    return None
+
+
+def _told(opened: Opened) -> dict[str, Any]:
+    """What the registry keeps of a bundle: all of it stood in the signed manifest."""
+    facts = opened.manifest.facts
+    return {
+        "bundle": {
+            "digest": opened.digest,
+            "signer": opened.signer.name if opened.signer else "",
+            "key": opened.key,
+            "seq": opened.manifest.seq,
+            "name": facts.name,
+            "parent_digest": facts.parent_digest,
+            "base_model_digest": facts.base_model_digest,
+            "eval": dict(facts.evaluation or {}),
+            "checkpoint": facts.checkpoint,
+        },
+        "privacy_stated": None if facts.privacy is None else dict(facts.privacy),
+    }
+
+
+def _keep_report(home: Home, brought: Imported, model: Model) -> None:
+    """Where the signed manifest says that the model passed its gate, it may be served as one that did."""
+    told = brought.opened.manifest.facts.evaluation or {}
+    path = brought.folder / REPORT
+    if told.get("gate") != "PASS" or not path.is_file():
+        return
+    with transaction(home) as link:
+        link.execute(
+            "INSERT OR IGNORE INTO reports (model, dataset, created, job, passed, path, partial)"
+            " VALUES (?, ?, ?, ?, 1, ?, 0)",
+            (model.name, told.get("dataset", ""), now(), f"bundle-{brought.opened.digest[:12]}", str(path)),
+        )
+
+
+def _only(folder: Path, suffix: str) -> Path:
+    """The one file of a kind in a bundle.
+
+    Raises:
+        ModelRejected: there are none, or several.
+    """
+    found = [one for one in folder.rglob(f"*{suffix}") if one.is_file()]
+    if len(found) != 1:
+        raise ModelRejected(
+            f"The bundle has {len(found)} files that end in {suffix}, not one.", "Ask its maker."
+        )
+    return found[0]

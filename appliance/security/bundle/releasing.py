@@ -1,0 +1,182 @@
+"""Lets a bundle out: what leaves is bound to a hash, people approve that hash, and both are on record
+before the first byte is written.
+
+The number of a bundle is reserved in the same transaction as its audit line, so a crash leaves a gap
+in the numbers and never the same number twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from appliance.core.db import transaction
+from appliance.core.errors import ConfigWrong, NotFound
+from appliance.core.events import now
+from appliance.core.home import Home
+from appliance.security import audit, canonical
+from appliance.security.bundle import wrap
+from appliance.security.bundle.format import KEMS, RECIPIENTS_MOST
+from appliance.security.bundle.manifest import Facts, facts_json, files_json
+from appliance.security.bundle.paths import check_names
+from appliance.security.bundle.refusals import refused
+from appliance.security.bundle.writing import Source, Written, default_suite, write
+from appliance.security.trust.identity import Identity, Receiver
+from appliance.security.trust.trust import DAY, MAY_SIGN
+
+LONGEST = 400 * DAY
+Check = Callable[[Sequence[Any], str], Sequence[str]]
+"""(approvals, digest): the names of those whose approvals of exactly this digest hold.
+
+Raises an ApplianceError where they do not suffice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What shall leave: contents, for whom, how long it is good (seconds from when it is made)."""
+
+    sources: tuple[Source, ...]
+    facts: Facts
+    receivers: tuple[Receiver, ...]
+    kem: str = KEMS[0]
+    lifetime: int = 90 * DAY
+    line: str = ""
+
+
+def canonical_request(request: Request) -> dict[str, Any]:
+    """The request as people approve it, without its audit checkpoint: that is of the moment of writing."""
+    return {
+        "what": "bundle.export",
+        **facts_json(replace(request.facts, checkpoint="")),
+        "files": files_json([source.entry for source in request.sources]),
+        "recipients": sorted(
+            [one.name, wrap.kid(one, request.kem), hashlib.sha256(one.public_bytes(request.kem)).hexdigest()]
+            for one in request.receivers
+        ),
+        "kem": request.kem,
+        "lifetime": request.lifetime,
+        "line": request.line or request.facts.kind,
+    }
+
+
+def request_digest(request: Request) -> str:
+    """SHA-256 of the canonical request, in hex: what two people sign."""
+    return hashlib.sha256(canonical.encode(canonical_request(request))).hexdigest()
+
+
+def check_request(request: Request) -> None:
+    """Check what can be checked before anyone is asked.
+
+    Raises:
+        ConfigWrong: no receiver or too many, a lifetime above 400 days, an unknown suite.
+        BundleRefused: names that no bundle may have.
+    """
+    if not 1 <= len(request.receivers) <= RECIPIENTS_MOST:
+        raise ConfigWrong(f"A bundle is for 1 to {RECIPIENTS_MOST} receivers.", "Name them with --to.")
+    if not 0 < request.lifetime <= LONGEST:
+        raise ConfigWrong("A bundle is good for up to 400 days.", "Such as --expires 90d.")
+    if request.kem not in KEMS:
+        raise ConfigWrong("There is no such suite.", "Choose hybrid or x25519.")
+    check_names(request.facts.kind, [source.entry.path for source in request.sources])
+
+
+def export(
+    home: Home,
+    request: Request,
+    out: Path,
+    *,
+    identity: Identity,
+    approvals: Sequence[Any],
+    check: Check,
+    who: str,
+    seconds: Callable[[], float] = time.time,
+) -> Written:
+    """Write the bundle `out` once `check` has found the approvals of this very request to suffice.
+
+    Raises:
+        BundleRefused: `not-approved`, `changed`, `wrong-kind`, or what `write` refuses.
+        ConfigWrong: as `check_request`. NoRoom: the disk is full.
+    """
+    check_request(request)
+    if request.facts.kind not in MAY_SIGN[identity.role]:
+        raise refused("wrong-kind", name=identity.name, kind=request.facts.kind)
+    if not out.parent.is_dir():
+        raise NotFound(f"There is no folder {out.parent}.", "Choose another place with --out FILE.")
+    digest = request_digest(request)
+    people = tuple(check(approvals, digest))
+    if not people:
+        raise refused("not-approved", digest=digest)
+    line = request.line or request.facts.kind
+    seq = _begin(home, request, digest, line, people, who)
+    created = int(seconds())
+    _sweep_drafts(out)
+    written = write(
+        out,
+        request.sources,
+        request.facts,
+        identity=identity,
+        receivers=request.receivers,
+        suite=default_suite(request.kem),
+        line=line,
+        seq=seq,
+        created=created,
+        expires=created + request.lifetime,
+    )
+    with transaction(home) as link:
+        link.execute(
+            "UPDATE bundles_out SET state = 'written', digest = ? WHERE seq = ?", (written.digest, seq)
+        )
+        audit.record(
+            link,
+            who=who,
+            what="bundle.export",
+            target=written.digest,
+            request=digest,
+            seq=seq,
+            size=written.size,
+        )
+    return written
+
+
+def _begin(home: Home, request: Request, digest: str, line: str, people: Sequence[str], who: str) -> int:
+    """Reserve the next number and put on record what is about to leave, for whom, approved by whom."""
+    names = sorted(receiver.name for receiver in request.receivers)
+    with transaction(home) as link:
+        row = link.execute(
+            "INSERT INTO bundles_out (request, kind, line, recipients, approved_by, state, begun, who)"
+            " VALUES (?, ?, ?, ?, ?, 'begun', ?, ?)",
+            (digest, request.facts.kind, line, json.dumps(names), json.dumps(list(people)), now(), who),
+        )
+        seq = int(row.lastrowid or 0)
+        audit.record(
+            link,
+            who=who,
+            what="bundle.export.begin",
+            target=request.facts.name,
+            kind=request.facts.kind,
+            request=digest,
+            line=line,
+            seq=seq,
+            recipients=names,
+            files=[source.entry.sha256 for source in request.sources],
+            approved_by=list(people),
+        )
+    return seq
+
+
+def _sweep_drafts(out: Path) -> None:
+    """Remove what a killed export has left beside `out`."""
+    for draft in out.parent.glob(f".{out.name}.*.tmp"):
+        with suppress(ValueError, OSError):
+            owner = int(draft.name.split(".")[-2])
+            try:
+                os.kill(owner, 0)
+            except ProcessLookupError:
+                draft.unlink()

@@ -1,0 +1,173 @@
+"""cloister bundle: signed, sealed files that leave the building or come in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from appliance.core.errors import ConfigWrong
+from appliance.security.amounts import read_end
+from tui.cli.face import Face, command
+
+if TYPE_CHECKING:
+    from appliance.security.bundle.releasing import Request
+
+app = typer.Typer(help="Signed, encrypted files that leave the building or come in.", no_args_is_help=True)
+
+Model = Annotated[str, typer.Argument(help="The adapter or GGUF file to send.")]
+To = Annotated[
+    list[str], typer.Option("--to", help="Who can open it: a name of `trust show`. Repeat for more.")
+]
+Suite = Annotated[
+    str, typer.Option(help="How keys are sealed: hybrid (also against quantum computers), or x25519.")
+]
+Expires = Annotated[str, typer.Option(help="How long it can be imported: 12h, 90d, 8w; up to 400 days.")]
+Line = Annotated[
+    str, typer.Option(help="The line it belongs to: of a line, older bundles are refused after newer ones.")
+]
+File = Annotated[Path, typer.Argument(help="The .clb file.")]
+Keys = Annotated[
+    Path | None, typer.Option("--identity", help="The keys to open it with. Default: those of the home.")
+]
+
+
+@command(app, "request")
+def request(
+    face: Face, model: Model, to: To, suite: Suite = "hybrid", expires: Expires = "90d", line: Line = ""
+) -> None:
+    """Show what would leave, and the hash that two people approve. Writes nothing."""
+    asked = _asked(face, model, to, suite, expires, line)
+    face.result(_say_leaving(face, asked))
+
+
+@command(app, "export")
+def export(
+    face: Face,
+    model: Model,
+    to: To,
+    out: Annotated[Path | None, typer.Option(help="Where to write it. Default: MODEL.clb here.")] = None,
+    suite: Suite = "hybrid",
+    expires: Expires = "90d",
+    line: Line = "",
+) -> None:
+    """Send a model: shows what leaves, then writes it if two people have approved exactly that."""
+    from tui import session_bundle
+
+    asked = _asked(face, model, to, suite, expires, line)
+    shown = _say_leaving(face, asked)
+    face.say()
+    made = session_bundle.export(
+        face.session,
+        asked,
+        (out or Path(f"{model}.clb")).absolute(),
+    )
+    face.say(f"Written: {made['path']}")
+    face.say(f"  number {made['seq']}, sha256 {made['digest'][:16]}, good until {made['expires']}")
+    face.result({**shown, **made})
+
+
+@command(app, "verify")
+def verify(
+    face: Face,
+    file: File,
+    identity: Keys = None,
+    signer: Annotated[
+        list[Path] | None, typer.Option(help="The card of a signer to trust for this. Repeat for more.")
+    ] = None,
+) -> None:
+    """Check a whole bundle and change nothing: signer, receiver, age, every byte. Needs no database."""
+    from tui import session_bundle
+
+    found = session_bundle.verify(face.home, file, keys=identity, cards=signer or ())
+    face.say(f"GOOD: {file.name} is whole, and signed by {found['signer']} ({found['vouched']}).")
+    _say_inside(face, found)
+    face.result({"verified": True, **found})
+
+
+@command(app, "show")
+def show(face: Face, file: File, identity: Keys = None) -> None:
+    """Show what a bundle says of itself. Neither its signer's trust nor its files are judged."""
+    from tui import session_bundle
+
+    found = session_bundle.look(face.home, file, keys=identity)
+    face.say(f"{file.name}: the signature holds; whether its signer is trusted is not judged here.")
+    _say_inside(face, found)
+    face.say(f"Judge it: cloister bundle verify {file}")
+    face.result({"verified": False, **found})
+
+
+@command(app, "import")
+def import_(
+    face: Face,
+    file: File,
+    name: Annotated[str | None, typer.Option(help="What to call it here. Default: its own name.")] = None,
+) -> None:
+    """Bring a bundle in: verified first, all of it or nothing, its model checked like any foreign file."""
+    from tui import session_bundle
+
+    found = session_bundle.receive(face.session, file, name=name)
+    face.say(f"{found['made']} is in: {found['kind']}, signed by {found['signer']}, number {found['seq']}.")
+    _say_inside(face, found)
+    face.result({**found, "name": found["made"]})
+
+
+def _asked(face: Face, model: str, to: list[str], suite: str, expires: str, line: str) -> Request:
+    from tui import session_bundle
+
+    return session_bundle.request(face.session, model, to, suite=suite, lifetime=span(expires), line=line)
+
+
+def span(text: str) -> int:
+    """Seconds of a span; a date would be another span each time that it is asked for."""
+    if "-" in text:
+        raise ConfigWrong("A bundle's age is a span, not a date.", "Such as --expires 90d.")
+    begin = datetime(2000, 1, 1, tzinfo=UTC)
+    return int((read_end(text, begin) - begin).total_seconds())
+
+
+def _say_leaving(face: Face, asked: Request) -> dict[str, Any]:
+    from appliance.security.bundle.show import leaving
+
+    shown = leaving(asked)
+    face.say(f"This leaves the building ({_size(shown['size'])}):")
+    _say_files(face, shown)
+    face.wrap(f"For {', '.join(one['name'] for one in shown['recipients'])}, for {shown['days']} days.")
+    face.wrap(f"Privacy: {shown['privacy']}.", rest="  ")
+    if shown["eval"]:
+        face.wrap("Report: " + ", ".join(f"{key} {value}" for key, value in shown["eval"].items()), rest="  ")
+    face.say("Not protected:")
+    for told in shown["not_protected"]:
+        face.wrap(told, "- ", "  ")
+    face.say("Request " + shown["request"])
+    return shown
+
+
+def _say_inside(face: Face, found: Mapping[str, Any]) -> None:
+    face.say(f"  signed with  {found['words']}")
+    face.say(f"  made         {found['created']}, good until {found['expires']}")
+    face.say(f"  number       {found['seq']} of line {found['line']}, key epoch {found['key_epoch']}")
+    face.say(f"  sealed       {found['suite']} for {found['recipients']}")
+    face.wrap(found["privacy_text"], "  privacy      ", " " * 15)
+    if found["eval"]:
+        face.wrap(
+            ", ".join(f"{key} {value}" for key, value in found["eval"].items()), "  report       ", " " * 15
+        )
+    _say_files(face, found)
+
+
+def _say_files(face: Face, shown: Mapping[str, Any]) -> None:
+    face.table(
+        ("file", "size", "what it is"),
+        [(one["path"][:40], _size(one["size"]), one["what"][:26]) for one in shown["files"]],
+        "Nothing.",
+    )
+
+
+def _size(size: int) -> str:
+    from appliance.security.bundle.show import size_text
+
+    return size_text(size)
