@@ -140,7 +140,9 @@ def _known(key: LogKey | None) -> list[Verifier]:
 def _needed(home: Home) -> LogKey:
     key = site_key(home)
     if key is None:
-        raise ConfigWrong("This site has no keys to sign its audit log with.", "Make them: cloister init")
+        raise ConfigWrong(
+            "This site has no keys to sign its audit log with.", "Make them: cloister trust init NAME"
+        )
     return key
 
 

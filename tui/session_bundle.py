@@ -15,19 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.core.db import transaction
 from appliance.core.errors import ConfigWrong, NotFound, TrustRefused
-from appliance.core.files import write_bytes, write_private
+from appliance.core.files import write_bytes
 from appliance.core.home import Home
-from appliance.security import audit
 from appliance.security.bundle import reading, releasing, show
 from appliance.security.bundle.releasing import Request
 from appliance.security.people import guard
 from appliance.security.trust import store
-from appliance.security.trust.identity import Card, Identity, identity_of, new_identity, public, read_card
+from appliance.security.trust.identity import Card, Identity, identity_of, public, read_card
 from appliance.security.trust.root import Root
 from appliance.security.trust.trust import Trust, trust_of_cards
 from appliance.security.trust.words import words_of
 from tui.session_guard import acts, agree, anyone
-from tui.site_key import site_key, utc_now
+from tui.site_key import make_site_key, site_key, utc_now
 
 if TYPE_CHECKING:
     from tui.session import Session
@@ -72,10 +71,7 @@ def make_identity(session: Session, name: str, role: str) -> dict[str, Any]:
         raise ConfigWrong(
             f"This site has keys already: it is {identity(home).name}.", "See them: cloister trust card"
         )
-    made = new_identity(name, role)
-    write_private(home.identity, made.secret())
-    with transaction(home) as link:
-        audit.record(link, who=session.who, what="identity.new", target=name, role=role, key=made.key)
+    made = make_site_key(home, session.who, name, role)
     return card_facts(public(made))
 
 

@@ -18,6 +18,7 @@ from appliance.security.vault import box as vault
 from appliance.security.vault import existing, slots, unlocking
 from tui.session import Session
 from tui.session_guard import acts, anyone
+from tui.site_key import key_name, make_site_key
 
 _TWO = tuple(action for action, right in roles.TABLE.items() if right.two)
 
@@ -55,6 +56,8 @@ def initialise(
         mode.write_anchor(home, mode.Anchor(mode=mode.SINGLE, site=site))
     else:
         persons.found(home, site, people, cost=cost or calibrated(), now=persons.utc_now())
+    if not home.identity.exists():
+        make_site_key(home, people[0].name if people else "init", key_name(site), "site")
     if master is not None:
         unlocking.start(home, master)
     return {

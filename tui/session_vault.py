@@ -81,10 +81,12 @@ def unlock(session: Session, name: str, words: str, *, minutes: float, allow_swa
 
 @anyone
 def lock(session: Session) -> bool:
-    """Lock the site; False if it was."""
+    """Lock the site; False if it was. Raises NotFound: it is not sealed."""
     home, who = session.home, session.who
     from appliance.security.vault import unlocking
 
+    if not unlocking.status(home)["vault"]:
+        raise NotFound("This site is not sealed, so there is nothing to lock.", "See: cloister init --help")
     locked = unlocking.lock(home)
     if locked:
         _note(home, who, "vault.lock")

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "appliance"))
+import serve_support as support  # noqa: E402
+
 PEOPLE = {"sam": "security-admin", "olga": "privacy-officer", "ana": "operator"}
 CANARY = "zq-canary-7731"
 
@@ -104,3 +107,47 @@ def test_people_unlock_sign_and_lock(cloister: Command, words: dict[str, Path], 
     assert code != 0
     assert unlock(cloister, words, "olga") == 0
     assert cloister("olga", "audit", "verify")[0] == 0
+
+
+def test_a_model_leaves_a_sealed_site_when_two_people_agree(
+    cloister: Command, words: dict[str, Path], tmp_path: Path
+) -> None:
+    init(cloister, words)
+    for name in PEOPLE:
+        assert unlock(cloister, words, name) == 0
+    code, made = cloister("ana", "model", "import", str(support.gguf()), "--name", "desk")
+    assert code == 0, made
+    sealed = tmp_path / "home" / "models" / "desk"
+    assert all(b"GGUF" not in file.read_bytes()[:64] for file in sealed.rglob("*") if file.is_file())
+    there = ("--home", str(tmp_path / "edge"))
+    words_of_edge = cloister("edge", "trust", "init", "edge-1", "--role", "edge", *there)[1]["words"]
+    card = str(tmp_path / "edge.card")
+    cloister("edge", "trust", "card", "--to", card, *there)
+    words_of_edge = words_of_edge.replace(" ", "\\ ")
+    add = ("trust", "add", card, "--words", words_of_edge, "--compared-by", "sam", "--compared-by", "olga")
+    export = ("bundle", "export", "desk", "--to", "edge-1", "--out", str(tmp_path / "desk.clb"))
+    # Each of the two needs a second person, who is the officer; the operator adds no trust.
+    assert cloister("ana", *add)[1]["error"]["code"] == "not-allowed"
+    for who, what in (("sam", add), ("ana", export)):
+        assert cloister(who, *what)[1]["error"]["code"] == "needs-approval"
+        assert not (tmp_path / "desk.clb").exists()
+        (request,) = [
+            one for one in cloister(who, "approve", "list")[1]["requests"] if one["state"] == "pending"
+        ]
+        assert cloister("olga", "approve", "yes", request["id"])[0] == 0
+        code, done = cloister(who, *what)
+        assert code == 0, done
+    # Their yes was for one export.
+    again = (*export[:-1], str(tmp_path / "again.clb"))
+    assert cloister("ana", *again)[1]["error"]["code"] == "needs-approval"
+    signer = str(tmp_path / "anna.card")
+    cloister("olga", "trust", "card", "--to", signer)
+    verify = ("bundle", "verify", str(tmp_path / "desk.clb"), *there)
+    assert cloister("edge", *verify)[1]["error"]["code"] == "bundle-stranger"
+    code, told = cloister("edge", *verify, "--signer", signer)
+    assert (code, told["verified"], told["signer"]) == (0, True, "Anna")
+    assert [one for one in told["files"] if one["path"] == "desk.gguf"][0][
+        "size"
+    ] == support.gguf().stat().st_size
+    # What left carries the log as it was signed; the log must extend it when it comes back.
+    assert cloister("olga", "audit", "verify")[1]["ok"]
