@@ -125,6 +125,6 @@ def test_without_keys(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "intact up to entry 0" in lines(capsys, "audit", "verify")
     file = tmp_path / "x"
     for words in (("checkpoint",), ("export", file), ("witness", file)):
-        assert "cloister init" in lines(capsys, "audit", *words, code=2)
+        assert "cloister trust init" in lines(capsys, "audit", *words, code=2)
     assert "--key" in lines(capsys, "audit", "verify", file, code=2)
     assert not file.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import people_support as site
 from appliance.core.home import Home
 from appliance.security.passphrase import Cost
 from appliance.security.people import mode, persons
+from appliance.security.vault import unlocking
 from tui.cli import asking
 from tui.cli.entry import run
 
@@ -25,7 +27,9 @@ def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def cloister(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+def cloister(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
     """Runs a command as somebody: the exit code, the JSON object, what people read."""
 
     def said(*words: str, who: str | None = None, json_: bool = True) -> tuple[int, Any, str]:
@@ -39,7 +43,8 @@ def cloister(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: py
         assert all(len(line) <= 80 for line in lines if not line.startswith(("error:", "try:")))
         return code, json.loads(out) if json_ and out else None, err if json_ else out
 
-    return said
+    yield said
+    unlocking.lock(home)  # `init` leaves its key agent running
 
 
 def file(folder: Path, name: str) -> Path:
