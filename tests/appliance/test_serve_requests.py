@@ -91,6 +91,13 @@ def test_texts_are_normalised_and_parts_joined() -> None:
     for prompt in ([1, 2], [[1]], ["a", "b"], None, 5):
         with pytest.raises(Refused):
             read_text({"model": "m", "prompt": prompt}, most_tokens=5)
+    for odd in (
+        {"type": "text", "text": "x", "": None},
+        {"type": "text"},
+        {"type": "image_url", "text": "x"},
+    ):
+        with pytest.raises(Refused):
+            chat(messages=[{"role": "user", "content": [odd]}])
 
 
 _JSON = st.recursive(
