@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from appliance.security.bundle import wrap
-from appliance.security.bundle.manifest import Entry, Facts, facts_json, files_json
+from appliance.security.bundle.manifest import Facts, facts_json, files_json
 from appliance.security.bundle.reading import Opened
 from appliance.security.bundle.releasing import Request, request_digest
 from appliance.security.trust.trust import DAY
 
 NO_PRIVACY = "not trained under differential privacy: the files may hold what was in single records"
 UNTRAINED = "nothing of this site was trained into it, as far as its lineage says"
-
-
-def file_rows(files: Sequence[Entry]) -> list[tuple[str, str, str]]:
-    """Rows of a table: file, size, what it is."""
-    return [(entry.path, size_text(entry.size), entry.what) for entry in files]
 
 
 def size_text(size: int) -> str:

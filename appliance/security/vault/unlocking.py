@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from appliance.core import sealing
@@ -186,8 +185,3 @@ def _forget(home: Home) -> None:
     from appliance.security.vault import mounted
 
     mounted.forget(home.path)
-
-
-def agent_folder(home: Home) -> Path:
-    """Where the agent of `home` listens."""
-    return place.socket_path(home.path).parent
