@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -11,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from vault_support import WORDS, agent, sealed_home
 
 from appliance.core import files, reading, sealing
@@ -21,8 +21,6 @@ from appliance.core.sealing import Locked
 from appliance.security import canonical
 from appliance.security.vault import mounted, opened, place, slots, tries, unlocking
 from appliance.security.vault.slots import PassphraseWrong
-
-SEED = bytes(range(32))
 
 
 def test_unlock_read_lock(tmp_path: Path) -> None:
@@ -118,37 +116,75 @@ def test_a_face_notices_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             reading.read_bytes(home.feedback / "a")
 
 
+IMPORTS = """
+import json, os, subprocess, sys, time
+from pathlib import Path
+from appliance.core.home import Home
+from appliance.security.vault import unlocking
+home = Home(path=Path(sys.argv[1]))
+
+def tried(act):
+    try: return act()
+    except Exception as problem: return type(problem).__name__
+"""
+TELLS = (
+    IMPORTS
+    + """
+print(json.dumps([unlocking.who(home), tried(lambda: unlocking.sign(home, b"payload")[0])]))
+"""
+)
+SIGNS_IN = (
+    IMPORTS
+    + """
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+seed = bytes(range(32))
+unlocking.sign_in(home, "mira", seed)
+name, signature = unlocking.sign(home, b"payload")
+Ed25519PrivateKey.from_private_bytes(seed).public_key().verify(signature, b"payload")
+tells = [sys.executable, "-c", sys.argv[2], sys.argv[1]]
+for elsewhere in (False, True):
+    print(subprocess.check_output(tells, start_new_session=elsewhere, text=True))
+unlocking.sign_out(home)
+print(subprocess.check_output(tells, text=True))
+"""
+)
+LEAVES_ONE_BEHIND = (
+    IMPORTS
+    + """
+subprocess.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]])
+"""
+)
+LEFT_BEHIND = (
+    IMPORTS
+    + """
+leader = Path(f"/proc/{os.getsid(0)}/stat")
+while leader.exists() and ") Z" not in leader.read_text():
+    time.sleep(0.02)
+print(json.dumps([tried(lambda: unlocking.sign_in(home, "mira", bytes(32))), unlocking.who(home)]))
+"""
+)
+
+
+def _in_a_session_of_its_own(code: str, home: Path, then: str) -> list[object]:
+    """What `code`, and what it starts, says line by line."""
+    command = [sys.executable, "-c", code, str(home), then]
+    said = subprocess.check_output(command, start_new_session=True, text=True, timeout=60)
+    return [json.loads(line) for line in said.split("\n") if line]
+
+
 def test_a_person_signs_in_the_agent_on_their_terminal_only(tmp_path: Path) -> None:
     home, master = sealed_home(tmp_path / "home")
     with agent(home, master):
-        assert unlocking.who(home) is None
-        with pytest.raises(ConfigWrong):
-            unlocking.sign(home, b"payload")
-        unlocking.sign_in(home, "mira", SEED)
-        assert unlocking.who(home) == "mira"
-        name, signature = unlocking.sign(home, b"payload")
-        assert name == "mira"
-        Ed25519PrivateKey.from_private_bytes(SEED).public_key().verify(signature, b"payload")
-        code = (
-            "import sys; from pathlib import Path; from appliance.core.home import Home\n"
-            "from appliance.security.vault import unlocking\n"
-            "home = Home(path=Path(sys.argv[1])); print(unlocking.who(home))\n"
-            "try: unlocking.sign(home, b'payload'); print('signed')\n"
-            "except Exception as problem: print(type(problem).__name__)"
-        )
-        said = {
-            there: subprocess.run(
-                [sys.executable, "-c", code, str(home.path)],
-                start_new_session=there,
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout.split()
-            for there in (True, False)
-        }
-        assert said == {True: ["None", "ConfigWrong"], False: ["mira", "signed"]}
-        unlocking.sign_out(home)
-        assert unlocking.who(home) is None
+        told = _in_a_session_of_its_own(SIGNS_IN, home.path, TELLS)
+    assert told == [["mira", "mira"], [None, "ConfigWrong"], [None, "ConfigWrong"]]
+
+
+def test_nobody_signs_in_where_the_session_has_no_leader(tmp_path: Path) -> None:
+    """After a shell that has ended, or from outside a container: others would share that place."""
+    home, master = sealed_home(tmp_path / "home")
+    with agent(home, master):
+        told = _in_a_session_of_its_own(LEAVES_ONE_BEHIND, home.path, LEFT_BEHIND)
+    assert told == [["ConfigWrong", None]]
 
 
 def test_another_account_is_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

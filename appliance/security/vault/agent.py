@@ -78,6 +78,8 @@ def answer(held: Held, asked: dict[str, Any], session: int) -> dict[str, Any]:
     if what == "touch":
         return {}
     if what == "sign_in":
+        if not _leads(session):
+            return {"refused": "this command does not run in a terminal session that can be told from others"}
         key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(asked["signing"]))
         held.people[session] = (str(asked["name"]), key)
         return {}
@@ -137,8 +139,17 @@ def _talk(held: Held, link: socket.socket) -> None:
 def _forget_ended(held: Held) -> None:
     """A session whose leader has ended may have its number given to another."""
     for session in list(held.people):
-        if not Path(f"/proc/{session}").exists():
+        if not _leads(session):
             del held.people[session]
+
+
+def _leads(session: int) -> bool:
+    """Whether the session's leader lives; 0 is every session from outside this container."""
+    try:
+        stat = Path(f"/proc/{session}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")  # proc(5): ended, and not yet waited for
 
 
 def protect() -> bool:
