@@ -32,8 +32,8 @@ from federated.packing import Packing
 PURPOSE = b"cloister/f1/federation\x00"
 LONGEST = 1 << 20
 
-Name = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9-]{0,63}\Z")]
-Digest = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\Z")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(max_length=200)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Above0 = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -52,7 +52,7 @@ class Model(_Part):
     rank: Count
     alpha: Count
     rslora: bool = False
-    targets: list[Name] = Field(min_length=1, max_length=32)
+    targets: list[Text] = Field(min_length=1, max_length=32)
     layers: int = Field(ge=0, le=1024)
     freeze_a: bool = True
     seed: int = Field(ge=0, lt=2**31)

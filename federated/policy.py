@@ -17,7 +17,7 @@ from federated.description import Federation
 
 Reason = Literal[
     "ended", "paused", "hours", "rounds", "cohort", "not-private", "epsilon", "delta", "unit", "base",
-    "versions", "plain", "vetoed",
+    "versions", "plain", "vetoed", "again", "adapter", "agreement", "budget", "worse", "failed",
 ]  # fmt: skip
 
 WORDS: dict[Reason, str] = {
@@ -34,6 +34,12 @@ WORDS: dict[Reason, str] = {
     "versions": "the site runs other versions",
     "plain": "the site takes part in secure aggregation only",
     "vetoed": "a person at the site refused the round",
+    "again": "the site has answered this round already, from another adapter",
+    "adapter": "the adapter that arrived is not the one that the round names",
+    "agreement": "the coordinator changed what only a new enrolment may change",
+    "budget": "the site's privacy budget does not pay the round",
+    "worse": "the round's adapter is worse on the site's own records than the site allows",
+    "failed": "training failed at the site; its own log says why",
 }
 
 

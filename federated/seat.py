@@ -1,0 +1,184 @@
+"""A site's side of the rounds, on a folder: what it answers to a request, once and only once.
+
+It knows no link, as course.py. A round is answered from one adapter only: asked again, the site sends the
+very bytes it sent before, and asked from another adapter it refuses (two answers to one round would let
+their difference be taken). What goes wrong here leaves as a code, never as text.
+
+    agreement.toml, agreement.sig    the newest version of the federation that was accepted
+    answers/0007.left                what packing left over, float32; written before the update
+    answers/0007.update              the answer to round 7; written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from appliance.core.errors import ApplianceError, BudgetSpent
+from appliance.core.files import write_bytes
+from appliance.core.reading import read_bytes
+from federated import description
+from federated.description import Federation
+from federated.layout import Array, Layout, vector_sha256
+from federated.packing import with_feedback
+from federated.policy import Policy, Reason, objections
+from federated.update import Statement, opened_update, sealed_update
+
+_KEPT = 3  # answers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a coordinator asks of a site: the signed agreement, the round, the adapter it begins with."""
+
+    agreement: bytes
+    signature: bytes
+    round: int
+    cohort: int
+    adapter: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """What training gave: the change of the adapter, on how many units, with which mean loss."""
+
+    change: Array
+    units: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seat:
+    """A site in one federation.
+
+    `train(adapter, round)` charges the site's own ledger, then trains; `loss(adapter)` is the loss on its
+    validation records. `unit` is what its dataset protects. `own_versions` says whether code and base here
+    are those of the agreement.
+    """
+
+    home: Path
+    name: str
+    layout: Layout
+    policy: Policy
+    unit: str
+    sign: Callable[[bytes], bytes]
+    train: Callable[[Array, int], Learnt]
+    loss: Callable[[Array], float]
+    own_versions: Callable[[Federation], Reason | None]
+
+
+def join(seat: Seat, agreement: bytes, signature: bytes, key: str) -> Federation:
+    """Accept the first version; `key` is the coordinator's, compared by its words.
+
+    Raises:
+        TrustRefused, ConfigWrong: see description.opened.
+    """
+    federation = description.opened(agreement, signature, key)
+    _keep_agreement(seat, agreement, signature)
+    return federation
+
+
+def answer(seat: Seat, request: Request, *, now: datetime) -> bytes | Reason:
+    """The signed update for a round, or why there is none.
+
+    Raises:
+        NoRoom, OSError: the disk; nothing was sent.
+    """
+    try:
+        federation = _agreed(seat, request, now)
+    except ApplianceError:
+        return "agreement"
+    parent = vector_sha256(seat.layout, request.adapter)
+    if before := _answered(seat, request.round):
+        statement, _, _ = opened_update(before)
+        return before if statement.parent == parent else "again"
+    done = [int(path.stem) for path in _folder(seat).glob("*.update")]
+    if done and request.round < max(done):
+        return "again"
+    if wrong := seat.own_versions(federation):
+        return wrong
+    if no := objections(
+        seat.policy, federation, cohort=request.cohort, done=_rounds(seat), unit=seat.unit, now=now
+    ):
+        return no[0]
+    if seat.policy.worst_loss is not None and not seat.loss(request.adapter) <= seat.policy.worst_loss:
+        return "worse"
+    try:
+        learnt = seat.train(request.adapter, request.round)
+    except BudgetSpent:
+        return "budget"
+    except ApplianceError:
+        return "failed"
+    return _sealed(seat, federation, request, parent, learnt)
+
+
+def _sealed(
+    seat: Seat, federation: Federation, request: Request, parent: str, learnt: Learnt
+) -> bytes | Reason:
+    rounds = federation.rounds
+    try:
+        body, left = with_feedback(learnt.change, _left(seat), rounds.packing, rounds.clip_bound)
+    except ValueError:
+        return "failed"
+    statement = Statement(
+        federation=description.digest(request.agreement),
+        round=request.round,
+        site=seat.name,
+        parent=parent,
+        packing=rounds.packing,
+        units=learnt.units,
+        loss=round(1e6 * learnt.loss),
+        body=hashlib.sha256(body).hexdigest(),
+    )
+    content = sealed_update(statement, body, seat.sign)
+    folder = _folder(seat)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / f"{request.round:04}.left", left.astype("<f4").tobytes())
+    write_bytes(seat.home / "rounds", str(_rounds(seat) + 1).encode())
+    write_bytes(folder / f"{request.round:04}.update", content)
+    for old in sorted(folder.glob("*.update"))[:-_KEPT]:
+        old.with_suffix(".left").unlink(missing_ok=True)
+        old.unlink()
+    return content
+
+
+def _agreed(seat: Seat, request: Request, now: datetime) -> Federation:
+    held = description.parsed(read_bytes(seat.home / "agreement.toml"))
+    asked = description.opened(request.agreement, request.signature, held.coordinator_key)
+    description.successor(held, asked, now)
+    if asked.version > held.version:
+        _keep_agreement(seat, request.agreement, request.signature)
+    return asked
+
+
+def _keep_agreement(seat: Seat, agreement: bytes, signature: bytes) -> None:
+    seat.home.mkdir(parents=True, exist_ok=True)
+    write_bytes(seat.home / "agreement.sig", signature)
+    write_bytes(seat.home / "agreement.toml", agreement)
+
+
+def _answered(seat: Seat, number: int) -> bytes | None:
+    path = _folder(seat) / f"{number:04}.update"
+    return read_bytes(path) if path.exists() else None
+
+
+def _left(seat: Seat) -> Array | None:
+    """What the last answered round left over; one that was not answered in the end does not count."""
+    done = sorted(_folder(seat).glob("*.update"))
+    if not done:
+        return None
+    return np.frombuffer(read_bytes(done[-1].with_suffix(".left")), "<f4").astype(np.float32)
+
+
+def _rounds(seat: Seat) -> int:
+    path = seat.home / "rounds"
+    return int(read_bytes(path)) if path.exists() else 0
+
+
+def _folder(seat: Seat) -> Path:
+    return seat.home / "answers"
