@@ -130,7 +130,7 @@ class Site(_Part):
     name: Name
     key: Digest
     x25519: Digest
-    node: Text
+    node: Annotated[str, StringConstraints(pattern=r"^ecdsa-sha2-nistp384 [A-Za-z0-9+/=]{100,250}$")]
     certificate: Digest
     units: Count
     state: Literal["in", "left", "dropped", "revoked"] = "in"

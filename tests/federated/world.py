@@ -80,7 +80,7 @@ def agreement(sites: int, **rounds: Any) -> Federation:
                 name=f"s{number}",
                 key=public(number),
                 x25519=f"{number:064x}",
-                node=f"node{number}",
+                node=f"ecdsa-sha2-nistp384 {number:0>160}",
                 certificate=f"{number + 1000:064x}",
                 units=100,
             )

@@ -1,0 +1,127 @@
+"""The one port that is open to sites: mutual TLS, Fleet verbs only, each certificate bound to its node key.
+
+    python -m federated.flower.gateway FOLDER HOST PORT LINK_PORT
+
+Flower's own port carries its control interface as well, without any authentication, so it stays on loopback
+and this stands in front. A caller needs a certificate of the federation's authority that the signed agreement
+names for a site that is in, and the node key of that same site in every request. Refusals are printed as JSON
+lines for the supervisor; the caller learns nothing from them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import web
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+from federated import description
+from federated.description import Federation
+from federated.flower.relay import LARGEST_BODY, client_context, relay, server_context
+
+VERBS = (
+    "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run",
+    "get-fab", "push-object", "pull-object", "confirm-message-received",
+)  # fmt: skip
+PER_SECOND, BURST = 100.0, 400.0  # requests of one site
+
+
+@dataclass
+class Allowed:
+    """How many requests a site has left now."""
+
+    left: float = BURST
+    since: float = field(default_factory=time.monotonic)
+
+    def take(self, now: float) -> bool:
+        """Use one up; False where none is left."""
+        self.left = min(BURST, self.left + (now - self.since) * PER_SECOND)
+        self.since = now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
+@dataclass
+class Doorman:
+    """Who may pass, by the newest signed agreement in `folder`."""
+
+    folder: Path
+    allowed: dict[str, Allowed] = field(default_factory=dict)
+    _read: tuple[int, Federation] | None = None
+
+    def federation(self) -> Federation:
+        """The agreement, read again when the file changed."""
+        path = self.folder / "agreement.toml"
+        stamp = path.stat().st_mtime_ns
+        if self._read is None or self._read[0] != stamp:
+            self._read = (stamp, description.parsed(path.read_bytes()))
+        return self._read[1]
+
+    def reason(self, path: str, method: str, certificate: bytes | None, node: str | None) -> str | None:
+        """Why a request may not pass; None where it may. `certificate` is DER, `node` Flower's header."""
+        if certificate is None:
+            return "certificate"
+        print_of = hashlib.sha256(certificate).hexdigest()
+        site = next((one for one in self.federation().sites if one.certificate == print_of), None)
+        if site is None:
+            return "unknown-certificate"
+        if site.state != "in":
+            return site.state
+        if method != "POST" or path not in {f"/v1/fleet/{verb}" for verb in VERBS}:
+            return "verb"
+        if node is None or openssh(node) != site.node:
+            return "node-key"
+        return None if self.allowed.setdefault(site.name, Allowed()).take(time.monotonic()) else "rate"
+
+
+def openssh(header: str) -> str | None:
+    """The node key of Flower's header (base64 of PEM) in OpenSSH form; None where it is no key."""
+    try:
+        key = load_pem_public_key(base64.b64decode(header, validate=True))
+        return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    except (ValueError, TypeError, binascii.Error):
+        return None
+
+
+def application(folder: Path, link_port: int) -> web.Application:
+    """The gateway in front of a SuperLink on 127.0.0.1:`link_port`."""
+    doorman = Doorman(folder=folder)
+
+    async def check(request: web.Request) -> str | None:
+        if (request.content_length or 0) > LARGEST_BODY:
+            return "size"
+        assert request.transport is not None  # noqa: S101
+        tls = request.transport.get_extra_info("ssl_object")
+        node = request.headers.get("flwr-public-key")
+        return doorman.reason(
+            request.path, request.method, tls.getpeercert(binary_form=True) if tls else None, node
+        )
+
+    def told(request: web.Request, reason: str) -> None:
+        line = {"refused": reason, "from": request.remote, "path": request.path[:80]}
+        print(json.dumps(line), flush=True)  # noqa: T201
+
+    return relay(f"https://127.0.0.1:{link_port}", client_context(folder / "pki" / "ca.crt"), check, told)
+
+
+def main() -> None:
+    """Serve until ended."""
+    folder, host, port, link_port = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    pki = folder / "pki"
+    context = server_context(pki / "server.pem", pki / "server.key", pki / "ca.crt")
+    web.run_app(
+        application(folder, link_port), host=host, port=port, ssl_context=context, print=None, access_log=None
+    )
+
+
+if __name__ == "__main__":
+    main()
