@@ -1,4 +1,4 @@
-"""Real links for tests: a coordinator and sites with their own folders, keys and processes on this machine."""
+"""Real links for tests: a coordinator and sites with folders, keys and processes of their own."""
 
 from __future__ import annotations
 

@@ -90,6 +90,8 @@ WAYS: dict[str, tuple[str, ...]] = {
     "session_supply.check": ("supply.check",),
     "session_supply.record": ("supply.record",),
     "session_supply.sbom": (),
+    "session_evidence.write": ("evidence.write",),
+    "session_evidence.check": (),
     "session_routes.routes": ("site.read",),
     "session_routes.route": ("site.read",),
     "session_routes.make_split": ("route.change",),

@@ -17,6 +17,7 @@ from tui.cli import (
     bundle,
     data,
     docs,
+    evidence,
     feedback,
     jobs,
     keys,
@@ -98,6 +99,7 @@ app.add_typer(approve.app, name="approve")
 app.add_typer(airgap.app, name="airgap")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(trust.app, name="trust")
+app.add_typer(evidence.app, name="evidence")
 for register in (
     register_init,
     register_demo,
