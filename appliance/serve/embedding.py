@@ -107,7 +107,7 @@ def read_form(path: Path) -> Form:
             space_prefix=values.get("cloister.space_prefix"),
             defined=tuple(read_header(path).defined) if "cloister.space_prefix" in values else (),
         )
-    except (KeyError, TypeError, ValueError) as problem:
+    except (KeyError, TypeError, ValueError, OverflowError) as problem:
         raise ModelRejected(f"{path.name} is no embedding model.", "Import another GGUF file.") from problem
     if pooling not in POOLINGS or form.context < _SHORTEST:
         raise ModelRejected(f"{path.name} gives no vectors of texts.", "Import an embedding model.")

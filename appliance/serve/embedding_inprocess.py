@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import psutil
 
-from appliance.core.errors import EngineFailed, ModelChanged
+from appliance.core.errors import EngineFailed
 from appliance.models.llama import LlamaFile, library
 from appliance.serve.checked import Loading, unchecked
 from appliance.serve.embedding import POOLINGS, Form, Text, tokens_of
 from appliance.serve.idle import Idle
+from appliance.serve.threads import in_thread
 
 
 class InProcessEmbedder:
@@ -71,7 +72,7 @@ class InProcessEmbedder:
         async with self._idle.awake():
             prompts = await tokens_of(self, texts)
             async with self._one:
-                return await asyncio.to_thread(self._vectors, self._open(), prompts)
+                return await in_thread(self._vectors, self._open(), prompts)
 
     def facts(self) -> dict[str, Any]:
         """See Embedder."""
@@ -110,16 +111,15 @@ class InProcessEmbedder:
     async def _load(self) -> None:
         try:
             async with self._loading():
-                self._file = await asyncio.to_thread(
-                    LlamaFile,
-                    self._model,
-                    context=self.context,
-                    threads=self._threads,
-                    pooling=self._form.pooling,
-                )
-        except ModelChanged:
+                await in_thread(self._read)
+        except BaseException:
             await self._unload()
             raise
+
+    def _read(self) -> None:
+        self._file = LlamaFile(
+            self._model, context=self.context, threads=self._threads, pooling=self._form.pooling
+        )
 
     async def _unload(self) -> None:
         if self._file is not None:

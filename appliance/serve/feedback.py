@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -58,6 +58,8 @@ class Answers:
     ) -> None:
         self._most_bytes, self._most_seconds, self._clock = most_bytes, most_seconds, clock
         self._kept: OrderedDict[str, tuple[float, str, bytes]] = OrderedDict()
+        self._owned: dict[str, OrderedDict[str, int]] = {}  # bytes of each answer of a key, oldest first
+        self._sizes: Counter[str] = Counter()  # of all answers of a key
         self._size = 0
         self._lock = threading.Lock()  # answers are kept in the event loop, feedback comes in threads
 
@@ -90,11 +92,13 @@ class Answers:
             self._drop(answer_id)
             if len(content) <= min(LONGEST_ANSWER, self._most_bytes):
                 self._kept[answer_id] = (self._clock(), key_id, content)
+                self._owned.setdefault(key_id, OrderedDict())[answer_id] = len(content)
+                self._sizes[key_id] += len(content)
                 self._size += len(content)
             # A key that fills more than its share loses its own oldest, not those of others.
-            own = [name for name, (_, owner, _) in self._kept.items() if owner == key_id]
-            while own[1:] and sum(len(self._kept[name][2]) for name in own) > self._most_bytes // _SHARES:
-                self._drop(own.pop(0))
+            own = self._owned.get(key_id, OrderedDict())
+            while len(own) > 1 and self._sizes[key_id] > self._most_bytes // _SHARES:
+                self._drop(next(iter(own)))
             while self._size > self._most_bytes:
                 self._drop(next(iter(self._kept)))
             self._forget_old()
@@ -113,7 +117,11 @@ class Answers:
 
     def _drop(self, answer_id: str) -> None:
         if answer_id in self._kept:
-            self._size -= len(self._kept.pop(answer_id)[2])
+            _, owner, content = self._kept.pop(answer_id)
+            self._size -= len(content)
+            self._sizes[owner] -= self._owned[owner].pop(answer_id)
+            if not self._owned[owner]:
+                del self._owned[owner], self._sizes[owner]
 
 
 def read_said(body: Any) -> Said:

@@ -41,6 +41,8 @@ def make_app(
     described = describe(body_bytes=limits.body_bytes, tokens=limits.tokens)
 
     async def health(request: Request) -> ASGIApp:
+        if endpoint.log is not None and endpoint.log.stopped:
+            return JSONResponse({"status": "log stopped"}, 503)
         ready = await endpoint.house.health()
         return JSONResponse({"status": "ok" if ready else "starting"}, 200 if ready else 503)
 

@@ -106,7 +106,15 @@ def read_values(path: Path) -> dict[str, Any]:
 def _whole(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError, struct.error) as problem:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+        struct.error,
+    ) as problem:
         raise ModelRejected(
             f"{path.name} is not a whole GGUF file ({type(problem).__name__}).",
             "Quantise the model again, or copy the file again.",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from appliance.core.errors import ModelChanged
 from appliance.models.task import Task
 from appliance.serve.answers import Served, open_served
+from appliance.serve.checked import Loading, unchecked
 from appliance.serve.engine import Engine
 from appliance.serve.header import Header
 
@@ -45,7 +47,8 @@ class _Resident:
     """One file that is, or can be, in memory.
 
     `open` requests use it or wait for it, the first of those that wait since `asked`; it is in memory
-    since `loaded`. While `leaving` is there, new requests wait for that: others need the room.
+    since `loaded`. While `leaving` is there, new requests wait for that: others need the room. `refused`:
+    its files were not the registered ones when it was last loaded.
     """
 
     make: Callable[[], Engine]
@@ -58,6 +61,7 @@ class _Resident:
     leaving: asyncio.Event | None = None
     open: int = 0
     restarts: int = 0
+    refused: bool = False
 
 
 class House:
@@ -66,6 +70,9 @@ class House:
     A model that is asked for without end keeps no other out: when one has waited for `patience` seconds,
     and the other has been in memory for as long, that takes no new requests, ends what is open and makes
     room. Those who ask for it meanwhile wait in the same line.
+
+    `checks` says of a file what its engine loads it within (checked.py): a model that was refused is looked
+    at again before another has to make room for it.
 
     `system` is the operator's own system message; it stands before every conversation that has none.
     """
@@ -78,6 +85,7 @@ class House:
         most: int | None = None,
         patience: float = PATIENCE,
         system: str = "",
+        checks: Mapping[str, Loading] | None = None,
     ) -> None:
         self.offers = tuple(offers)
         self.created = int(time.time())
@@ -86,7 +94,7 @@ class House:
             file: _Resident(make=make, lock=asyncio.Lock(), served={}) for file, make in engines.items()
         }
         self._most, self._system = most or len(self._files), system
-        self._patience = patience
+        self._patience, self._checks = patience, checks or {}
         self._room = asyncio.Lock()
 
     async def start(self) -> None:
@@ -152,15 +160,19 @@ class House:
             resident.asked = time.monotonic()
         async with resident.lock:
             if resident.engine is None:
+                if resident.refused:
+                    async with self._checks.get(offer.file, unchecked)():
+                        pass
                 async with self._room:
                     await self._make_room(resident)
                     engine = resident.make()
                     try:
                         await engine.start()
-                    except BaseException:
+                    except BaseException as problem:
+                        resident.refused = isinstance(problem, ModelChanged)
                         await _to_its_end(engine.stop())
                         raise
-                    resident.engine, resident.asked = engine, None
+                    resident.engine, resident.asked, resident.refused = engine, None, False
                     resident.used = resident.loaded = time.monotonic()
             if offer.name not in resident.served:
                 resident.served[offer.name] = await open_served(

@@ -12,14 +12,16 @@ from typing import Any
 
 import psutil
 
-from appliance.core.errors import ApplianceError, EngineFailed, ModelChanged
+from appliance.core.errors import ApplianceError, EngineFailed
 from appliance.models.llama import LlamaFile, library
 from appliance.serve.batching import Batch, Request
 from appliance.serve.checked import Loading, unchecked
 from appliance.serve.engine import Piece, Settings, check_request
 from appliance.serve.idle import Idle
+from appliance.serve.threads import in_thread
 
 _LONGEST_PREFIX = 1024  # tokens of a public prefix that is kept
+_LONG = 20_000  # characters: from here on the loop does not wait for its tokens; a million take a second
 
 
 class InProcess:
@@ -88,7 +90,9 @@ class InProcess:
         async with self._idle.awake():
             if self._file is None:
                 raise _ended()
-            return self._file.tokenize(text, special, reworded=True)
+            if len(text) < _LONG:
+                return self._file.tokenize(text, special, reworded=True)
+            return await in_thread(self._file.tokenize, text, special, reworded=True)
 
     async def warm(self, prefix: Sequence[int], adapter: int | None = None) -> None:
         """See Engine."""
@@ -166,8 +170,8 @@ class InProcess:
         prefix = min(self.context, _LONGEST_PREFIX)
         try:
             async with self._loading():
-                self._file = file = await asyncio.to_thread(self._open, prefix)
-        except ModelChanged:
+                file = await in_thread(self._open, prefix)
+        except BaseException:
             await self._unload()
             raise
         self._batch = Batch(
@@ -195,6 +199,7 @@ class InProcess:
         except ApplianceError:
             file.close()
             raise
+        self._file = file
         return file
 
     async def _unload(self) -> None:

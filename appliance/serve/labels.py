@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from appliance.core.errors import EngineFailed
 from appliance.models.task import Task
 from appliance.models.trie import LabelTrie
 from appliance.serve import prompts
@@ -39,7 +40,11 @@ async def pick_label(
     shared: int = 0,
     adapter: int | None = None,
 ) -> Labelled:
-    """The greedy label after `prompt`; `owner`, `shared` and `adapter` as Engine.choose has them."""
+    """The greedy label after `prompt`; `owner`, `shared` and `adapter` as Engine.choose has them.
+
+    Raises:
+        EngineFailed: no answer, or the model computes what is no number.
+    """
     walked: tuple[int, ...] = ()
     odds = 0.0
     while True:
@@ -53,5 +58,9 @@ async def pick_label(
                 [*prompt, *walked], allowed, owner=owner, shared=shared, adapter=adapter
             )
             best = max(range(len(allowed)), key=lambda i: found[i])
+            if not math.isfinite(found[best]):  # any label would do then, with any confidence
+                raise EngineFailed(
+                    "A model's logits are no numbers.", "Quantise it again, or import it again."
+                )
             odds += found[best]
         walked += (allowed[best],)

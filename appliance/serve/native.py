@@ -171,7 +171,8 @@ class Native:
             self._places.note(choice, wanted)
         self._count(len(prompt), found[_CACHED])
         top = found["completion_probabilities"][0]["top_probs"]
-        odds = {entry["id"]: math.log(entry["prob"]) for entry in top}
+        # A probability below what the server's numbers hold comes as 0, one that is no number as null.
+        odds = {entry["id"]: math.log(entry["prob"]) for entry in top if entry["prob"]}
         return log_softmax([odds.get(token, -math.inf) for token in allowed])
 
     async def generate(

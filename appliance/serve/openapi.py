@@ -247,7 +247,7 @@ def _answers() -> dict[str, Schema]:
     envelope = {"id": text, "created": count, "model": text}
     return {
         "Error": _thing(error=_object(error, needs=list(error))),
-        "Health": _thing(status={"enum": ["ok", "starting"]}),
+        "Health": _thing(status={"enum": ["ok", "starting", "log stopped"]}),
         "Model": model,
         "Models": _thing(object={"const": "list"}, data={"type": "array", "items": model}),
         "List": _thing(object={"const": "list"}, data={"type": "array", "items": {"type": "object"}}),

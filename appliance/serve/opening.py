@@ -84,8 +84,11 @@ def open_house(spec: dict[str, Any], job: Job, chosen: Sequence[Chosen], held: E
 
     contexts = {name: context_of(spec, name, header) for name, header in headers.items()}
 
+    def own_of(name: str) -> list[CheckedFile]:
+        return [files[name], *(files[adapter] for adapter in adapters[name])]
+
     def engine(name: str) -> Callable[[], Engine]:
-        own = [files[name], *(files[adapter] for adapter in adapters[name])]
+        own = own_of(name)
         return lambda: pick_engine(
             spec.get("engine") or "auto",
             own[0].path,
@@ -102,6 +105,7 @@ def open_house(spec: dict[str, Any], job: Job, chosen: Sequence[Chosen], held: E
         {name: engine(name) for name in headers},
         most=spec.get("most_loaded"),
         system=spec.get("system") or "",
+        checks={name: loading(own_of(name)) for name in headers},
     )
 
 

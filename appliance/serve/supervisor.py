@@ -133,6 +133,11 @@ class Supervisor:
         except ModelChanged:
             await self._end()
             raise
+        except OSError as problem:  # of the socket's folder
+            await self._end()
+            raise EngineFailed(
+                f"{self._name} cannot be started: {problem.strerror}.", "See whether the disk is whole."
+            ) from problem
         self._problem = None
         self._refused.clear()
         self._output.quiet = True

@@ -125,6 +125,35 @@ def test_a_full_disk_refuses_and_recovers(home: Home, monkeypatch: pytest.Monkey
     assert len(rows(home)) == 2
 
 
+def test_what_became_of_a_request_is_written_when_there_is_room_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "AGAIN_SECONDS", 0.02)
+    with closing(RequestLog(home)) as log:
+
+        async def go() -> None:
+            request, written = log.asked("k1", "inbox", PROMPT)
+            await written
+            refused = refuse(NoRoom("Full."))
+            tried: list[None] = []
+
+            def full(*given: Any) -> Any:
+                tried.append(None)
+                return refused(*given)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(requests, "writing", full)
+                log.answered(request, "k1", "inbox", route="", read=9, written=4)
+                while len(tried) < 2:
+                    await asyncio.sleep(0.01)
+            while len(rows(home)) < 2:
+                await asyncio.sleep(0.01)
+
+        asyncio.run(asyncio.wait_for(go(), 10))
+    assert [row["kind"] for row in rows(home)] == ["asked", "answered"]
+    assert verify.verify(home, []).ok
+
+
 @pytest.mark.parametrize("problem", [ApplianceError("I/O error."), sqlite3.DatabaseError("x"), ValueError()])
 def test_after_any_other_error_it_takes_nothing_more(
     home: Home, problem: Exception, monkeypatch: pytest.MonkeyPatch
@@ -254,6 +283,8 @@ def test_a_served_answer_is_in_the_log_and_a_damaged_log_ends_answers(tmp_path: 
         body = {"model": support.NAME, "messages": PROMPT, "max_tokens": 4}
         said = httpx.post(f"{url}/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"})
         assert said.status_code == 503 and "damaged" not in said.text
+        health = httpx.get(f"{url}/health")
+        assert (health.status_code, health.json()) == (503, {"status": "log stopped"})
         with pytest.raises(LogDamaged):
             jobs.stop(home, job.id, who="tests")
         support.until(lambda: jobs.view(home, job.id).state != "running")

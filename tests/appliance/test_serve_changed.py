@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import mmap
 import os
 import shutil
 import signal
@@ -16,7 +18,7 @@ import pytest
 import serve_support as support
 from test_serve_engine import BOTH
 
-from appliance.core.errors import ModelChanged
+from appliance.core.errors import EngineFailed, ModelChanged
 from appliance.core.files import sha256_file
 from appliance.core.home import open_home
 from appliance.models.registry import Model
@@ -128,8 +130,9 @@ def test_a_crashed_engine_is_not_started_from_a_changed_file(tmp_path: Path) -> 
 
 
 @EITHER
-def test_a_write_during_the_load_is_seen(tmp_path: Path, name: str) -> None:
-    """Between the hash and the load: what was hashed is not what was read."""
+def test_a_write_during_the_load_is_seen(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the hash and the load, where no lease can be had: what was hashed is not what was read."""
+    monkeypatch.setattr(CheckedFile, "lease", lambda file: None)
 
     async def go() -> None:
         model = copied(tmp_path)
@@ -152,6 +155,90 @@ def test_a_write_during_the_load_is_seen(tmp_path: Path, name: str) -> None:
         file.close()
 
     asyncio.run(go())
+
+
+@EITHER
+def test_nobody_writes_during_the_load(tmp_path: Path, name: str) -> None:
+    """Whoever opens the file for writing waits; that it was tried is seen."""
+
+    async def go() -> None:
+        model = copied(tmp_path)
+        file = CheckedFile(model)
+        hashed = file.check
+
+        def spoiling() -> Any:
+            mark = hashed()
+            with pytest.raises(BlockingIOError):
+                os.open(model.path, os.O_WRONLY | os.O_NONBLOCK)
+            return mark
+
+        file.check = spoiling  # type: ignore[method-assign]
+        engine = opened(name, file, tmp_path / "e")
+        with pytest.raises(ModelChanged):
+            await engine.start()
+        file.check = hashed  # type: ignore[method-assign]
+        await engine.start()  # nothing had been written
+        os.close(os.open(model.path, os.O_WRONLY | os.O_NONBLOCK))  # and nobody waits now
+        await engine.stop()
+        file.close()
+
+    asyncio.run(go())
+
+
+@EITHER
+def test_nothing_is_loaded_that_a_mapping_could_change(tmp_path: Path, name: str) -> None:
+    """The times say nothing of a page that is written again: it was hashed, then changed, then loaded."""
+
+    async def go() -> None:
+        model = copied(tmp_path)
+        with model.path.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as content:
+            content[-1:] = content[-1:]
+            file = CheckedFile(model)
+            hashed = file.check
+
+            def spoiling() -> Any:
+                mark = hashed()
+                content[-64:-32] = b"\x11" * 32
+                file.unchanged(mark)  # as said
+                return mark
+
+            file.check = spoiling  # type: ignore[method-assign]
+            engine = opened(name, file, tmp_path / "e")
+            with pytest.raises(EngineFailed, match="open for writing"):
+                await engine.start()
+            assert not await engine.health()
+            await engine.stop()
+        file.close()
+
+    asyncio.run(go())
+
+
+def test_a_crashed_engine_comes_back_when_the_file_can_be_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go() -> None:
+        file = CheckedFile(copied(tmp_path))
+        engine = opened("native", file, tmp_path / "e")
+        assert isinstance(engine, Native)
+        await engine.start()
+        try:
+            with monkeypatch.context() as broken:
+                broken.setattr(hashlib, "file_digest", unreadable)
+                os.kill(engine.process.pid or 0, signal.SIGKILL)
+                await awhile(lambda: engine.restarts > 1)
+                with pytest.raises(EngineFailed, match="cannot be read: Too many open files"):
+                    await engine.choose([1, 4], [5, 6], owner="k")
+            await awhile(engine.server.healthy)
+            assert len(await engine.choose([1, 4], [5, 6], owner="k")) == 2
+        finally:
+            await engine.stop()
+            file.close()
+
+    asyncio.run(go())
+
+
+def unreadable(*what: Any) -> Any:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def test_a_file_put_in_its_place_is_not_what_is_read(tmp_path: Path) -> None:
@@ -209,7 +296,8 @@ def test_the_client_is_told_and_other_models_go_on(tmp_path: Path) -> None:
         path = home.models / f"{name}.gguf"
         shutil.copy(support.gguf(labels), path)
         support.add_model(home, name, path)
-    with support.endpoint(home, models=["plain", support.NAME], most_loaded=1, threads=1) as (_, url, key):
+    spec: dict[str, Any] = {"models": ["plain", support.NAME], "most_loaded": 1, "threads": 1, "cache": "off"}
+    with support.endpoint(home, **spec) as (job, url, key):
 
         def ask(model: str) -> httpx.Response:
             body = {"model": model, "messages": [{"role": "user", "content": model}], "max_tokens": 2}
@@ -224,3 +312,8 @@ def test_the_client_is_told_and_other_models_go_on(tmp_path: Path) -> None:
         assert "SHA-256" in error["message"] and "imported it again" in error["message"]
         assert str(home.path) not in error["message"]
         assert ask(support.NAME).status_code == 200
+        _, server = support.processes(job)
+        assert ask("plain").status_code == 503
+        assert server.is_running()  # what is refused takes nobody's place
+        shutil.copyfile(support.gguf(False), home.models / "plain.gguf")
+        assert ask("plain").status_code == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,34 @@ def accepted(home: Home, answers: Answers, answer_id: str, **said: Any) -> str:
     found = give(home, answers, "key1", {"answer_id": answer_id, **said})
     review.set_state(home, [found], "accepted", "rev")
     return found
+
+
+class Counted(OrderedDict[str, Any]):
+    """Counts how often somebody looks at all there is."""
+
+    looks = 0
+
+    def items(self) -> Any:
+        self.looks += 1
+        return super().items()
+
+
+def test_an_answer_is_kept_without_a_look_at_all_others() -> None:
+    """With tens of thousands of short ones that would be milliseconds of the endpoint's loop each."""
+    answers = Answers(most_bytes=8000)
+    answers._kept = Counted()
+    for number in range(200):
+        keep(answers, f"a{number}", "busy")
+        keep(answers, f"b{number}", f"key{number % 5}", text="No." * (number % 7))
+    assert isinstance(answers._kept, Counted) and answers._kept.looks == 0
+    held = {name: len(content) for name, (_, _, content) in answers._kept.items()}
+    assert answers.size == sum(held.values()) <= 8000
+    for key in ("busy", *(f"key{number}" for number in range(5))):
+        own = [size for name, size in held.items() if answers._kept[name][1] == key]
+        assert (
+            0 < sum(own) <= 1000 and sum(own) == answers._sizes[key] and len(own) == len(answers._owned[key])
+        )
+    assert answers.find("a199", "busy") and not answers.find("a0", "busy")
 
 
 # --- giving

@@ -8,7 +8,8 @@ SHA-256 of its rows, so the tree holds the rows too. The day's key says whether 
 holds is the one that was sent; it is deleted after 30 days, and from then on nothing links a row to text.
 
 Whoever waits for a group that cannot be written gets the error: an endpoint that cannot log does not
-answer. After an I/O error nothing is tried again, since what was written may be lost unnoticed.
+answer. What became of requests that were answered is written with a later group. After an I/O error nothing
+is tried again, since what was written may be lost unnoticed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from appliance.security import audit
 from appliance.security.log.request_rows import WHAT, day_key, prompt_mac, rows_hash
 
 WAITED_SECONDS, GROUP_SECONDS = 0.005, 0.05
+AGAIN_SECONDS, _MOST_LEFT = 1.0, 10_000
 _NEVER = float("inf")
 _log = logging.getLogger(__name__)
 Done = Callable[[ApplianceError | None], None]
@@ -69,6 +71,11 @@ class RequestLog:
         self._due, self._free = _NEVER, 0.0  # of time.monotonic(): the next group; when a waited one may be
         self._thread = threading.Thread(target=self._work, name="request-log", daemon=True)
         self._thread.start()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing more is taken, so that nothing is answered until the endpoint is started again."""
+        return self._broken is not None or not self._thread.is_alive()
 
     def asked(
         self, key: str, model: str, prompt: Any, *, route: str = ""
@@ -133,9 +140,18 @@ class RequestLog:
                 self._free = time.monotonic() + WAITED_SECONDS
                 if any(line.done for line in self._lines):
                     self._due = max(self._due, self._free)
+                if problem is not None and self._broken is None and not self._closing:
+                    self._put_back(group)
             for line in group:
                 if line.done is not None:
                     line.done(problem)
+
+    def _put_back(self, group: Sequence[_Line]) -> None:
+        """What became of answers that were given has nobody who would send it again."""
+        left = [line for line in group if line.done is None]
+        if left:
+            self._lines = [*left, *self._lines][:_MOST_LEFT]
+            self._due = min(self._due, time.monotonic() + AGAIN_SECONDS)
 
     def _try(self, group: Sequence[_Line]) -> ApplianceError | None:
         if self._broken is not None:
