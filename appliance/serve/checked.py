@@ -30,11 +30,13 @@ _Mark = tuple[int, int, int]
 class CheckedFile:
     """The open file of `model`, whose bytes were the registered ones when it was opened.
 
+    `look` reads the file while it is vouched for: what it finds is of the registered bytes.
+
     Raises:
-        NotFound: the file is gone. ModelChanged: its SHA-256 differs. EngineFailed: as `check`.
+        NotFound: the file is gone. ModelChanged: its SHA-256 differs. EngineFailed: as `check` and `lease`.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, look: Callable[[Path], object] = lambda path: None) -> None:
         self._model, self._refused = model, (-1, -1, -1)
         self._sealed = place(model.path) is not None
         try:
@@ -45,7 +47,11 @@ class CheckedFile:
                 "Quantise or import it again.",
             ) from problem
         try:
-            self.check()
+            with ExitStack() as held:
+                lease = _until_end(self.lease(), held)
+                mark = self.check()
+                look(self.path)
+                self.unchanged(mark, lease)
         except BaseException:
             self.close()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from appliance.core.db import transaction
@@ -57,11 +58,16 @@ def open_house(spec: dict[str, Any], job: Job, chosen: Sequence[Chosen], held: E
         NotFound, ModelChanged: a file is gone, or not the one that was registered.
     """
     files: dict[str, CheckedFile] = {}
+    headers: dict[str, Header] = {}
+
+    def header_of(name: str) -> Callable[[Path], None]:
+        return lambda path: headers.update({name: read_header(path)})
+
     for one in chosen:
-        for model in filter(None, (one.file, one.adapter)):
-            if model.name not in files:
-                files[model.name] = _held(model, held)
-    headers = {one.file.name: read_header(files[one.file.name].path) for one in chosen}
+        if one.file.name not in files:
+            files[one.file.name] = _held(one.file, held, header_of(one.file.name))
+        if one.adapter is not None and one.adapter.name not in files:
+            files[one.adapter.name] = _held(one.adapter, held)
     adapters: dict[str, list[str]] = {name: [] for name in headers}
     aliases: dict[str, list[str]] = {}
     for one in chosen:
@@ -119,8 +125,9 @@ def open_embedder(spec: dict[str, Any], job: Job, held: ExitStack) -> Embedder |
     if not name:
         return None
     embedder_id(job.home, name)
-    file = _held(registry.get(job.home, name), held)
-    if not read_form(file.path).pooled:
+    pooled: list[bool] = []
+    file = _held(registry.get(job.home, name), held, lambda path: pooled.append(read_form(path).pooled))
+    if not pooled[0]:
         # Not refused, unlike by `docs add`: whoever asks for vectors sees what they are worth, and no
         # search in documents uses them.
         job.log(f"{name} is no embedding model; the mean of its states stands in for one, and finds less.")
@@ -212,8 +219,8 @@ def _shared(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     }
 
 
-def _held(model: Model, held: ExitStack) -> CheckedFile:
-    file = CheckedFile(model)
+def _held(model: Model, held: ExitStack, look: Callable[[Path], object] = lambda path: None) -> CheckedFile:
+    file = CheckedFile(model, look)
     held.callback(file.close)
     return file
 

@@ -191,9 +191,11 @@ def test_nothing_is_loaded_that_a_mapping_could_change(tmp_path: Path, name: str
 
     async def go() -> None:
         model = copied(tmp_path)
+        file = CheckedFile(model)
         with model.path.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as content:
             content[-1:] = content[-1:]
-            file = CheckedFile(model)
+            with pytest.raises(EngineFailed, match="open for writing"):
+                CheckedFile(model)
             hashed = file.check
 
             def spoiling() -> Any:
@@ -317,3 +319,22 @@ def test_the_client_is_told_and_other_models_go_on(tmp_path: Path) -> None:
         assert server.is_running()  # what is refused takes nobody's place
         shutil.copyfile(support.gguf(False), home.models / "plain.gguf")
         assert ask("plain").status_code == 200
+
+
+def test_what_is_read_of_a_file_is_of_the_registered_bytes(tmp_path: Path) -> None:
+    """Whoever swaps the template while the header is read, and swaps it back, is found out."""
+    model = copied(tmp_path)
+    whole = model.path.read_bytes()
+
+    def swapped(path: Path) -> None:
+        handle = os.open(model.path, os.O_WRONLY | os.O_NONBLOCK)
+        try:
+            os.pwrite(handle, b"X", len(whole) // 2)
+            os.pwrite(handle, whole, 0)
+        finally:
+            os.close(handle)
+
+    with pytest.raises((ModelChanged, BlockingIOError)):
+        CheckedFile(model, swapped)
+    assert model.path.read_bytes() == whole
+    CheckedFile(model).close()
