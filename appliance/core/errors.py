@@ -186,3 +186,11 @@ def out_of_memory(problem: BaseException) -> bool:
     """Whether memory ran out: torch raises RuntimeError for it on a CPU, a subclass of its own on a GPU."""
     words = str(problem).lower()
     return isinstance(problem, MemoryError) or "out of memory" in words or "can't allocate memory" in words
+
+
+def lacking(problem: ModuleNotFoundError) -> ConfigWrong:
+    """What to tell where a package is missing that only the site profile brings."""
+    return ConfigWrong(
+        f"This installation lacks {(problem.name or 'a package').partition('.')[0]}.",
+        "The edge profile only serves. Do this where the site profile is: make install PROFILE=site",
+    )

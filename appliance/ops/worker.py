@@ -18,7 +18,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from appliance.core.errors import ApplianceError, ConfigWrong, JobFailed, NoRoom, Stopped, out_of_memory
+from appliance.core.errors import (
+    ApplianceError,
+    ConfigWrong,
+    JobFailed,
+    NoRoom,
+    Stopped,
+    lacking,
+    out_of_memory,
+)
 from appliance.core.events import append_event
 from appliance.core.files import write_json
 from appliance.core.home import open_home
@@ -93,10 +101,7 @@ def _explained(problem: Exception, job_id: str) -> ApplianceError:
     if out_of_memory(problem):
         return NoRoom("There is not enough memory.", "Close other programs, or use a smaller base or batch.")
     if isinstance(problem, ModuleNotFoundError):
-        return ConfigWrong(
-            f"This installation lacks {problem.name}.",
-            "Install the site profile: pip install 'cloister[site]'.",
-        )
+        return lacking(problem)
     return JobFailed(
         f"The job stopped on {type(problem).__name__}.",
         f"The log says more: `cloister job tail {job_id} --log`.",

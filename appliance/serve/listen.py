@@ -86,6 +86,12 @@ def check_tls(certificate: Path, key: Path) -> None:
     Raises:
         ConfigWrong: they cannot.
     """
+    for path in (certificate, key):
+        if not path.is_file():
+            raise ConfigWrong(
+                f"{path} cannot be used for TLS: there is no such file.",
+                "Give --tls-cert and --tls-key PEM files that belong together.",
+            )
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as problem:

@@ -181,3 +181,26 @@ def test_a_card_rounds_for_people_and_not_for_programs(
     assert "0.686\n" in told and "0.00078\n" in told
     assert run(["model", "card", "lora-0009", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["facts"]["privacy"] == exact
+
+
+def test_help_tells_what_an_argument_is(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, told in (
+        (["serve"], "adapters that have GGUF files"),
+        (["key", "revoke"], "The key's id"),
+        (["docs", "add"], "A folder with .txt"),
+    ):
+        assert run([*words, "--help"]) == 0
+        assert told in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_package_that_the_edge_profile_lacks_is_told_in_two_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacks(session: Session) -> None:
+        raise ModuleNotFoundError("No module named 'scipy.signal'", name="scipy.signal")
+
+    monkeypatch.setattr(Session, "models", lacks)
+    assert run(["model", "list", "--json"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: This installation lacks scipy.\ntry: ") and "PROFILE=site" in said.err
+    assert json.loads(said.out)["error"]["code"] == "config-wrong"

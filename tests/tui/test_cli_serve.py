@@ -32,7 +32,7 @@ FLAGS = {
     "embedder": (["file", "--ungated", "--embed", "nothing"], 3, "no model named nothing"),
     "no embedder": (["file", "--ungated", "--embed", "base"], 2, "not a GGUF"),
     "host": (["file", "--ungated", "--host", "example.org"], 2, "not an address"),
-    "certificate": (["file", "--ungated", "--tls-cert", "/no", "--tls-key", "/no"], 2, "cannot be used"),
+    "certificate": (["file", "--ungated", "--tls-cert", "/no", "--tls-key", "/no"], 2, "/no cannot be used"),
     "gone": (["gone", "--ungated"], 3, "cannot be read"),
 }
 
@@ -124,3 +124,16 @@ def test_several_jobs_are_stopped_at_once(home: Home, capsys: pytest.CaptureFixt
     assert run(["job", "stop", "1", "3"]) == 2  # the first runs no more; the other is stopped all the same
     assert "0001 is not running" in capsys.readouterr().err
     assert children[2].wait(5) == -15
+
+
+def test_the_printed_python_can_be_pasted_as_it_is() -> None:
+    """In plain http and with a certificate: no indent, which an interpreter refuses."""
+    for ca in (None, "/tls/ca.pem"):
+        text = serve.snippet("http://127.0.0.1:8080", "m", ca)
+        compile(text[text.index("import os") :], "pasted", "exec")
+
+
+@pytest.mark.parametrize("asked", ["", "  "])
+def test_an_empty_question_is_not_asked(capsys: pytest.CaptureFixture[str], asked: str) -> None:
+    assert run(["chat", "nothing", "--ask", asked]) == 2
+    assert "Nothing to ask" in capsys.readouterr().err

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import click
 import typer
 
-from appliance.core.errors import ConfigWrong
+from appliance.core.errors import ConfigWrong, lacking
 from tui.cli import app
 from tui.cli.face import tell
+
+_OURS = ("appliance", "federated", "quantize", "tui")  # one of these missing is a fault of ours, to be seen
 
 
 def run(words: Sequence[str]) -> int:
@@ -21,6 +23,12 @@ def run(words: Sequence[str]) -> int:
         return problem.exit_code  # making it has printed the help
     except click.ClickException as problem:
         return _misused(problem.format_message(), problem, words)
+    except ModuleNotFoundError as problem:
+        if (problem.name or "").partition(".")[0] in _OURS:
+            raise
+        told = lacking(problem)
+        tell(told, _as_json(words))
+        return told.exit_code
     except click.Abort:
         sys.stderr.write("\nstopped\n")
         return 1

@@ -122,7 +122,8 @@ def export(
     from tui import session_feedback
 
     done = session_feedback.export(face.session, path, kind=kind, model=model, like=like)
-    face.say(f"{done.records} records of kind {done.kind} are in {done.path.name}.")
+    records = "1 record" if done.records == 1 else f"{done.records} records"
+    face.say(f"{records} of kind {done.kind} in {done.path.name}.")
     for reason, count in done.left_out.items():
         face.say(f"{count} left out: {reason}.")
     if like is None:

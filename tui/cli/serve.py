@@ -14,18 +14,18 @@ from tui.cli.endpoint_lines import endpoint_lines
 from tui.cli.face import Face, command
 
 _SNIPPET = """\
-  export KEY=clo_...        # an API key: cloister key new --for NAME
+export KEY=clo_...        # an API key: cloister key new --for NAME
 
-  curl {trust}{url}/v1/chat/completions \\
-    -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
-    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+curl {trust}{url}/v1/chat/completions \\
+  -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
+  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
 
-  import os{imports}
-  from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key=os.environ["KEY"]{http})
-  messages = [{{"role": "user", "content": "Hello"}}]
-  answer = client.chat.completions.create(model="{model}", messages=messages)
-  print(answer.choices[0].message.content)
+import os{imports}
+from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key=os.environ["KEY"]{http})
+messages = [{{"role": "user", "content": "Hello"}}]
+answer = client.chat.completions.create(model="{model}", messages=messages)
+print(answer.choices[0].message.content)
 """
 
 
@@ -182,7 +182,7 @@ def chat(
     ] = False,
 ) -> None:
     """Ask a model in the terminal. Starts a private endpoint on a free port and stops it at the end."""
-    if ask is None and not sys.stdin.isatty() and face.as_json:
+    if (ask is None and not sys.stdin.isatty() and face.as_json) or (ask is not None and not ask.strip()):
         raise ConfigWrong("Nothing to ask.", "Add --ask TEXT.")
     from tui.endpoint import Endpoint
 
