@@ -80,7 +80,7 @@ def train_setup(
         check_engine(engine, sample, settings.precision)
         tuned.train()
         update = loop.private_update(engine, material.groups, plan, settings, ranks)
-        charge = _charger(job, setup, plan, name, ranks) if charged else None
+        charge = charger(job, setup, plan, name, ranks) if charged else None
     marks = _epsilon_marks(job, plan, setup, start) if charged else []
     began = time.monotonic()
     every = max(1, plan.steps // (2 * _LOOKS if settings.early_stop else _LOOKS))
@@ -177,8 +177,8 @@ def looked_enough(history: Sequence[dict[str, Any]], patience: int) -> bool:
     return bool(patience and looks) and sum(step > best_step(history) for step in looks) >= patience
 
 
-def _charger(job: Job, setup: Setup, plan: Plan, name: str, ranks: Ranks) -> Callable[[int], None]:
-    """Charges one step before it is taken; what the first process may not pay, none takes."""
+def charger(job: Job, setup: Setup, plan: Plan, name: str, ranks: Ranks) -> Callable[[int], None]:
+    """What charges one step before it is taken; what the first process may not pay, none takes."""
     purse = ledger.Purse(
         job.home,
         setup.dataset.name,

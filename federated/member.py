@@ -1,0 +1,55 @@
+"""A site at work: takes requests from its link, answers from its seat, until the federation ends.
+
+The link is a process with the network (flower/site_link.py); this one has the records, the keys and no
+network. One bad request is answered with a code and the next is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from federated import description, messages
+from federated.flower.frames import Frame, Line
+from federated.seat import Seat, answer
+
+
+def serve(seat: Seat, line: Line, told: Callable[..., None], *, over: Callable[[], bool]) -> None:
+    """Answer until the link ends or `over` says so; `told(what, **facts)` hears of all that happens.
+
+    Raises:
+        NoRoom, OSError: the disk; the round was not answered.
+    """
+    while not over():
+        try:
+            frame = line.receive(0.5)
+        except TimeoutError:
+            continue
+        if frame is None:
+            return
+        if frame.what == "asked":
+            number, reason, body = _answered(seat, frame)
+            told("round", round=number, answer=reason or "sent", bytes=len(body))
+            line.send("answer", body, round=number, reason=reason)
+        else:
+            told(frame.what, **{key: value for key, value in frame.head.items() if key != "what"})
+
+
+def _answered(seat: Seat, frame: Frame) -> tuple[int, str, bytes]:
+    """(round, reason of a refusal or "", update)."""
+    try:
+        head: dict[str, Any] = dict(frame.head["head"])
+        head |= {name: bytes.fromhex(head[name]) for name in ("agreement", "signature")}
+        packing = description.parsed(head["agreement"]).rounds.packing
+        number = int(head["round"])
+        request = messages.request_of(head, frame.body, home=seat.home, layout=seat.layout, packing=packing)
+    except (ValueError, KeyError, TypeError, ArithmeticError):
+        return 0, "malformed", b""
+    if request is None:
+        return number, messages.BEHIND, b""
+    found = answer(seat, request, now=datetime.now(UTC))
+    if not isinstance(found, bytes):
+        return number, found, b""
+    messages.keep(seat.home, request.adapter)
+    return number, "", found
