@@ -31,6 +31,7 @@ from tui.screens.modals import Words
 from tui.screens.models import ModelsScreen
 from tui.screens.site import SiteView
 from tui.session import Session
+from tui.starting import at_start
 
 
 class Cloister(App[None]):
@@ -139,6 +140,7 @@ def run(home: Path | None = None) -> None:
     """Open the screens until the person leaves."""
     try:
         session = Session(home, signer=_signer(home))
+        at_start(session.home, who=session.who)
     except ApplianceError as problem:
         sys.stderr.write(f"error: {problem.message}\ntry: {problem.hint}\n")
         raise SystemExit(problem.exit_code) from None

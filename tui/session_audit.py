@@ -11,7 +11,7 @@ from appliance.core.errors import ConfigWrong, DataRejected, NotFound
 from appliance.core.files import replacing
 from appliance.core.home import Home
 from tui.session_guard import acts, anyone
-from tui.site_key import site_key, utc_now
+from tui.site_key import older_keys, site_key, utc_now
 
 if TYPE_CHECKING:
     from appliance.security.log.checkpoint import Checkpoint, LogKey, Verifier
@@ -25,7 +25,8 @@ def verify(session: Session) -> dict[str, Any]:
     """The verdict on the log (appliance/security/log/verify.py); damaged, it has `error` as well."""
     from appliance.security.log.verify import verify
 
-    found = verify(session.home, _known(site_key(session.home)))
+    home = session.home
+    found = verify(home, [*_known(site_key(home)), *older_keys(home)])
     told = found.as_dict()
     if not found.ok:
         problem = found.error()
@@ -46,17 +47,17 @@ def verify_file(home: Home | None, path: Path, public: str | None) -> dict[str, 
     from appliance.security.log import export, witness
     from appliance.security.log.checkpoint import Verifier, origin_of, read
 
-    raw = _public(public) if public is not None else None
+    raw = key_given(public) if public is not None else None
     key = site_key(home) if raw is None and home is not None else None
     if raw is None and key is None:
         raise ConfigWrong("There is no key to check this file with.", "Add --key with the site's public key.")
     note = export.head_note(path)
     if note is not None:
         found = export.verify_export(path, _known(key) if raw is None else raw)
-        return {"first": found.first, "last": found.last, **_told(found.checkpoint)}
+        return {"first": found.first, "last": found.last, **told_of(found.checkpoint)}
     note = witness.read_note(path)
     keys = _known(key) if raw is None else [Verifier(name=origin_of(note), public=raw)]
-    return _told(read(note, keys))
+    return told_of(read(note, keys))
 
 
 @acts("audit.export")
@@ -73,11 +74,12 @@ def checkpoint(session: Session, to: Path | None) -> dict[str, Any]:
         raise ConfigWrong(f"{to} is there already.", "Choose another file.")
     if to is not None and not to.parent.is_dir():
         raise ConfigWrong(f"{to.parent} is no folder.", "Make it first, or choose another.")
-    made = witness.make(session.home, signer, who=session.who, clock=utc_now)
+    older = older_keys(session.home)
+    made = witness.make(session.home, signer, who=session.who, clock=utc_now, older=older)
     if to is not None:
         with replacing(to) as draft:
             draft.write_bytes(made.note)
-    return _told(made) | {"note": made.note.decode(), "path": None if to is None else str(to)}
+    return told_of(made) | {"note": made.note.decode(), "path": None if to is None else str(to)}
 
 
 @acts("audit.export")
@@ -85,13 +87,17 @@ def witness(session: Session, path: Path) -> dict[str, Any]:
     """Take in a checkpoint of this site that came back, alone or in an exported file.
 
     Raises:
-        LogDamaged: the log does not extend it, or an exported entry is another one here.
+        LogDamaged: the log does not extend it, or an exported entry is another one here. One of a log that
+            was set aside is held against what was kept of that.
         DataRejected: it is none that this site signed. ConfigWrong: no keys yet.
     """
     from appliance.security.log import export, witness
 
-    keys = _known(_needed(session.home))
+    keys = [*_known(_needed(session.home)), *older_keys(session.home)]
     note = export.head_note(path)
+    old = _of_older_log(session.home, note or witness.read_note(path))
+    if old is not None:
+        return old
     if note is not None:
         export.verify_export(path, keys)
     found = witness.add(
@@ -101,7 +107,7 @@ def witness(session: Session, path: Path) -> dict[str, Any]:
     if note is not None:
         same = export.compare(session.home, path, keys)
         entries = [same.first, same.last]
-    return _told(found) | {"same_entries": entries}
+    return told_of(found) | {"same_entries": entries, "set_aside": None}
 
 
 @acts("audit.export")
@@ -114,12 +120,21 @@ def export(session: Session, path: Path, *, first: int, last: int | None) -> dic
     from appliance.security.log import export
 
     made = export.export(
-        session.home, path, _needed(session.home), who=session.who, clock=utc_now, first=first, last=last
+        session.home,
+        path,
+        _needed(session.home),
+        who=session.who,
+        clock=utc_now,
+        first=first,
+        last=last,
+        older=older_keys(session.home),
     )
-    return {"path": str(path), "first": made.first, "last": made.last, **_told(made.checkpoint)}
+    return {"path": str(path), "first": made.first, "last": made.last, **told_of(made.checkpoint)}
 
 
-def _told(found: Checkpoint) -> dict[str, Any]:
+@anyone
+def told_of(found: Checkpoint) -> dict[str, Any]:
+    """A checkpoint as plain values."""
     from appliance.security.log.checkpoint import fingerprint
 
     return {
@@ -129,6 +144,30 @@ def _told(found: Checkpoint) -> dict[str, Any]:
         "time": found.time.isoformat(),
         "fingerprint": fingerprint(found),
     }
+
+
+def _of_older_log(home: Home, note: bytes) -> dict[str, Any] | None:
+    """What a checkpoint of a log that was set aside says of it; None: it is of the log that there is.
+
+    Raises:
+        LogDamaged: that log's entries are not those that were signed.
+    """
+    from appliance.security.log import renewed
+    from appliance.security.log.checkpoint import Verifier, origin_of, read
+    from appliance.security.trust.rotation import current, older
+
+    held, names = renewed.renewals(home), origin_of(note)
+    if not held:
+        return None
+    mine = current(home)
+    keys = [mine.key, *(card.key for card in older(home))]
+    for count, old in enumerate(held):
+        if names != renewed.origin_after(mine.name, count):
+            continue
+        found = read(note, [Verifier(name=names, public=bytes.fromhex(one)) for one in keys])
+        renewed.compare(home, old.number, found)
+        return told_of(found) | {"same_entries": None, "set_aside": old.to_json()}
+    return None
 
 
 def _known(key: LogKey | None) -> list[Verifier]:
@@ -146,8 +185,9 @@ def _needed(home: Home) -> LogKey:
     return key
 
 
-def _public(text: str) -> bytes:
-    """A public key as people give it."""
+@anyone
+def key_given(text: str) -> bytes:
+    """A public key as people give it: see `verify_file`. Raises NotFound, DataRejected."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 

@@ -5,32 +5,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from appliance.core.db import transaction
-from appliance.core.errors import ConfigWrong, NotFound, TrustRefused
+from appliance.core.errors import BundleRefused, ConfigWrong, NotFound, TrustRefused
 from appliance.core.files import write_bytes
 from appliance.core.home import Home
 from appliance.security.bundle import reading, releasing, show
 from appliance.security.bundle.releasing import Request
-from appliance.security.people import guard
-from appliance.security.trust import store
+from appliance.security.trust import rotation, store
 from appliance.security.trust.identity import Card, Identity, identity_of, public, read_card
 from appliance.security.trust.root import Root
-from appliance.security.trust.trust import Trust, trust_of_cards
+from appliance.security.trust.trust import Signer, Trust, trust_of_cards
 from appliance.security.trust.words import words_of
 from tui.session_guard import acts, agree, anyone
-from tui.site_key import make_site_key, site_key, utc_now
+from tui.site_key import make_site_key, older_keys, site_key, utc_now
 
 if TYPE_CHECKING:
     from tui.session import Session
 
+T = TypeVar("T")
 KEMS = {"hybrid": "mlkem768-x25519", "x25519": "x25519"}
 
 
@@ -97,6 +95,15 @@ def card_facts(found: Card) -> dict[str, Any]:
     }
 
 
+@acts("trust.rotate")
+def rotate(session: Session, because: str, *, stolen: bool) -> dict[str, Any]:
+    """New keys for this site, once two people have agreed; its new card. See trust/rotation.py."""
+    held = rotation.current(session.home)
+    agree(session, rotation.RIGHT, held.name, rotation.rotation_content(held, because, stolen=stolen))
+    made = rotation.rotate(session.home, who=session.who, because=because, stolen=stolen)
+    return card_facts(public(made)) | {"before": held.key}
+
+
 # --- whom this site trusts
 
 
@@ -118,17 +125,16 @@ def trusted(session: Session) -> dict[str, Any]:
     known = store.trust(home)
     rows = [
         {
-            "name": one.name,
-            "role": one.role,
-            "key": one.key,
-            "words": words_of(one.key),
-            "kinds": sorted(one.kinds),
-            "key_epoch": one.key_epoch,
-            "vouched": one.vouched,
+            **_signer_row(one),
             "state": "expired" if one.until is not None and known.now >= one.until else "trusted",
         }
         for one in known.signers.values()
         if one.key not in known.revoked
+    ]
+    rows += [
+        {**_signer_row(one.signer), "state": "unsigned"}
+        for one in store.pins(home)
+        if not one.counts and not one.revoked
     ]
     gone = [
         {"name": one.card.name, "key": one.card.key, "revoked": one.revoked}
@@ -149,8 +155,7 @@ def trust_add(
 ) -> dict[str, Any]:
     """Pin the card in `path`; see appliance/security/trust/store.py."""
     card = read_card_file(path)
-    content = {"name": card.name, "role": card.role, "key": card.key, "kinds": ", ".join(kinds or ())}
-    _spend(session, "trust.add", card.name, content)
+    agree(session, "trust.add", card.name, store.pin_content(card, kinds or None))
     pin = store.pin(
         session.home, card, words=words, compared_by=compared_by, kinds=kinds or None, who=session.who
     )
@@ -167,7 +172,7 @@ def trust_revoke(session: Session, name: str) -> dict[str, Any]:
 def root_accept(session: Session, path: Path, *, words: str, compared_by: Sequence[str]) -> dict[str, Any]:
     """Take the next root document."""
     document = _content(path)
-    _spend(session, "trust.add", "root", {"sha256": hashlib.sha256(document).hexdigest()})
+    agree(session, "trust.add", "root", store.root_content(document))
     found = store.accept(session.home, document, words=words, compared_by=compared_by, who=session.who)
     return root_facts(found)
 
@@ -195,14 +200,25 @@ def root_facts(found: Root) -> dict[str, Any]:
 
 @acts("bundle.export")
 def request(
-    session: Session, name: str, to: Sequence[str], *, suite: str, lifetime: int, line: str = ""
+    session: Session,
+    name: str | None,
+    to: Sequence[str],
+    *,
+    suite: str,
+    lifetime: int,
+    line: str = "",
+    wheelhouse: Path | None = None,
 ) -> Request:
-    """What shall leave: the model called `name`, for the trusted receivers `to`.
+    """What shall leave: the model called `name` or a `wheelhouse` folder, for the trusted receivers `to`.
 
     Raises:
         NotFound: no such model or receiver. ConfigWrong, BundleRefused: what cannot leave at all.
+        DataRejected: no whole wheelhouse.
     """
-    from appliance.ops.exporting import gather
+    from appliance.ops.exporting import gather, gather_wheelhouse
+
+    if (name is None) == (wheelhouse is None):
+        raise ConfigWrong("One thing leaves in a bundle.", "Name a MODEL, or give --wheelhouse DIR.")
 
     home = session.home
     known = store.receivers(home)
@@ -214,7 +230,7 @@ def request(
             )
     if suite not in KEMS:
         raise ConfigWrong(f"There is no suite {suite[:20]}.", f"Choose {' or '.join(KEMS)}.")
-    sources, facts = gather(home, name)
+    sources, facts = gather(home, name) if name is not None else gather_wheelhouse(wheelhouse or Path())
     asked = Request(
         sources=sources,
         facts=facts,
@@ -229,25 +245,19 @@ def request(
 
 @acts("bundle.export")
 def export(session: Session, asked: Request, out: Path) -> dict[str, Any]:
-    """Write the bundle `out`, once two people have agreed to exactly this request; their yes is used up.
+    """Write the bundle `out`, once two people have agreed to exactly this request.
+
+    Their yes is used up when the bundle lies there: what fails before needs no new one within its 24 hours.
 
     Raises:
         NeedsApproval: they have not agreed yet. BundleRefused, NoRoom: as releasing.export.
     """
-    name, content = asked.facts.name, _shown(asked)
-    agree(session, "bundle.export", name, content)
-
-    def check(approvals: Sequence[Any], digest: str) -> Sequence[str]:
-        _used(session, "bundle.export", name, content)
-        return [session.who]
-
+    agree(session, "bundle.export", asked.facts.name, releasing.content_of(asked))
     written = releasing.export(
         session.home,
         replace(asked, facts=replace(asked.facts, checkpoint=_checkpoint(session.home))),
         out,
         identity=identity(session.home),
-        approvals=[content],
-        check=check,
         who=session.who,
     )
     return {
@@ -265,14 +275,15 @@ def export(session: Session, asked: Request, out: Path) -> dict[str, Any]:
 def verify(home: Path | None, path: Path, *, keys: Path | None, cards: Sequence[Path]) -> dict[str, Any]:
     """Read the whole bundle and judge it; what is inside. Changes nothing."""
     place = bare_home(home)
-    return show.inside(reading.verify(path, identity(place, keys), _trust(place, cards)))
+    known = _trust(place, cards)
+    return show.inside(_by_any(place, keys, lambda held: reading.verify(path, held, known)))
 
 
 @anyone
 def look(home: Path | None, path: Path, *, keys: Path | None) -> dict[str, Any]:
     """What a bundle says of itself, whoever signed it and however old it is."""
     place = bare_home(home)
-    return show.inside(reading.look(path, identity(place, keys), None))
+    return show.inside(_by_any(place, keys, lambda held: reading.look(path, held, None)))
 
 
 @acts("bundle.import")
@@ -281,13 +292,12 @@ def receive(session: Session, path: Path, *, name: str | None) -> dict[str, Any]
     from appliance.ops.receiving import receive as bring
     from quantize.foreign import check_gguf
 
-    opened, made = bring(
+    opened, made = _by_any(
         session.home,
-        path,
-        identity=identity(session.home),
-        check_gguf=check_gguf,
-        name=name,
-        who=session.who,
+        None,
+        lambda held: bring(
+            session.home, path, identity=held, check_gguf=check_gguf, name=name, who=session.who
+        ),
     )
     return show.inside(opened) | {"made": made}
 
@@ -298,6 +308,19 @@ def _trust(home: Home, cards: Sequence[Path]) -> Trust:
         return given
     known = store.trust(home)
     return replace(known, signers={**known.signers, **given.signers})
+
+
+def _by_any(home: Home, keys: Path | None, way: Callable[[Identity], T]) -> T:
+    """Do it with the site's keys, or with those it had before where the bundle is sealed for them."""
+    mine = [identity(home, keys)]
+    mine += [] if keys is not None else rotation.opening(home)[1:]
+    for held in mine[:-1]:
+        try:
+            return way(held)
+        except BundleRefused as problem:
+            if problem.reason != "other-recipient":
+                raise
+    return way(mine[-1])
 
 
 def _content(path: Path) -> bytes:
@@ -311,26 +334,16 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _shown(asked: Request) -> dict[str, str]:
-    """What two people agree to: the digest stands for every file, receiver and limit."""
-    told = show.leaving(asked)
+def _signer_row(one: Signer) -> dict[str, Any]:
     return {
-        "request": str(told["request"]),
-        "model": asked.facts.name,
-        "for": ", ".join(one.name for one in asked.receivers),
-        "files": ", ".join(str(one["path"]) for one in told["files"]),
-        "privacy": str(told["privacy"]),
+        "name": one.name,
+        "role": one.role,
+        "key": one.key,
+        "words": words_of(one.key),
+        "kinds": sorted(one.kinds),
+        "key_epoch": one.key_epoch,
+        "vouched": one.vouched,
     }
-
-
-def _spend(session: Session, action: str, target: str, content: Mapping[str, str]) -> None:
-    agree(session, action, target, content)
-    _used(session, action, target, content)
-
-
-def _used(session: Session, action: str, target: str, content: Mapping[str, str]) -> None:
-    with transaction(session.home) as link:
-        guard.spend(link, session.home, session.who, action, target, content=content)
 
 
 def _checkpoint(home: Home) -> str:
@@ -338,4 +351,6 @@ def _checkpoint(home: Home) -> str:
     from appliance.security.log import witness
 
     signer = site_key(home)
-    return "" if signer is None else witness.make(home, signer, who="bundle", clock=utc_now).note.decode()
+    if signer is None:
+        return ""
+    return witness.make(home, signer, who="bundle", clock=utc_now, older=older_keys(home)).note.decode()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from appliance.core.errors import ConfigWrong
 from appliance.core.home import Home
 from appliance.security.trust.identity import read_card
-from tui.session_audit import _needed, _public
+from tui.session_audit import _needed, key_given
 from tui.session_guard import acts, anyone
-from tui.site_key import site_key, utc_now
+from tui.site_key import older_keys, site_key, utc_now
 
 if TYPE_CHECKING:
     from tui.session import Session
@@ -45,7 +45,7 @@ def write(session: Session, folder: Path | None, law: str | None, told: Told) ->
         folder.mkdir(mode=0o700, exist_ok=True)
     elif not folder.is_dir():
         raise ConfigWrong(f"{folder} is no folder.", "Make it first, or choose another with --out.")
-    look = Look(session.home, utc_now(), (verifier(key),))
+    look = Look(session.home, utc_now(), (verifier(key), *older_keys(session.home)))
     examined = reports.examine(look, law, told=told)
     made, path = sign.write(
         session.home,
@@ -90,7 +90,7 @@ def _key_of(text: str) -> bytes:
             content = stream.read(_LONGEST_CARD)
         if content.startswith(b"{"):
             return bytes.fromhex(read_card(content).key)
-    return _public(text)
+    return key_given(text)
 
 
 def _judged(report: dict[str, Any]) -> dict[str, Any]:

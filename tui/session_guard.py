@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from appliance.core.errors import NotAllowed
 from appliance.security.people import guard, orders
+from tui.starting import before_long
 
 if TYPE_CHECKING:
     from tui.session import Session
@@ -60,7 +61,12 @@ def agree(session: Session, action: str, target: str, content: Mapping[str, str]
 
 
 def agree_job(session: Session, kind: str, spec: dict[str, Any]) -> None:
-    """As `agree`, for all that a job of this kind with this spec is. Asks for everything at once."""
+    """As `agree`, for all that a job of this kind with this spec is. Asks for everything at once.
+
+    Raises:
+        InstallationAltered: first of all, where what is installed is not what was recorded.
+    """
+    before_long(session.home, who=session.who)
     waiting: NotAllowed | None = None
     for action in orders.actions_of(kind, spec):
         try:

@@ -14,6 +14,7 @@ from appliance.security.people import approvals, breakglass, changes, mode, pers
 from appliance.security.people.persons import NewPerson
 from appliance.security.people.rows import Asked
 from appliance.security.people.signing import SeedSigner, Signer
+from appliance.security.supply import baseline
 from appliance.security.vault import box as vault
 from appliance.security.vault import existing, slots, unlocking
 from tui.session import Session
@@ -40,6 +41,7 @@ def initialise(
     Raises:
         ConfigWrong: see persons.found; or a site with people would become one without.
         Busy: a job runs, which would go on with plain files.
+        InstallationAltered: an installed file is not what its package brought.
     """
     if not 1 <= len(site) <= 64 or not site.isprintable():
         raise ConfigWrong("The name of a site has 1 to 64 printable characters.", "Such as 'St. Anna'.")
@@ -51,6 +53,7 @@ def initialise(
             check_new(person.passphrase)
     else:
         persons.check_founders(people)
+    baseline.record_first(home, who=people[0].name if people else "init")  # while one person rules
     master = _sealed(home, people, cost) if people else None
     if single:
         mode.write_anchor(home, mode.Anchor(mode=mode.SINGLE, site=site))

@@ -12,7 +12,7 @@ from appliance.core.home import Home
 from appliance.security import audit
 
 if TYPE_CHECKING:
-    from appliance.security.log.checkpoint import LogKey
+    from appliance.security.log.checkpoint import LogKey, Verifier
     from appliance.security.trust.identity import Identity
 
 _NOT_OF_NAMES = re.compile(r"[^A-Za-z0-9]+")
@@ -39,12 +39,24 @@ def site_key(home: Home) -> LogKey | None:
 
     from appliance.core.reading import read_bytes
     from appliance.security.log.checkpoint import Signer
+    from appliance.security.log.renewed import origin
     from appliance.security.trust.identity import identity_of
+    from appliance.security.trust.rotation import finish
 
     if not home.identity.exists():
         return None
+    finish(home)
     held = identity_of(read_bytes(home.identity))
-    return Signer(name=f"cloister/{held.name}", key=held.signing)
+    return Signer(name=origin(home, held.name), key=held.signing)
+
+
+def older_keys(home: Home) -> list[Verifier]:
+    """The site's keys before its newest, which signed older checkpoints of its log."""
+    from appliance.security.log.checkpoint import Verifier
+    from appliance.security.log.renewed import origin
+    from appliance.security.trust.rotation import older
+
+    return [Verifier(name=origin(home, card.name), public=bytes.fromhex(card.key)) for card in older(home)]
 
 
 def utc_now() -> datetime:

@@ -57,6 +57,11 @@ class Home:
         return self.path / "bundles"
 
     @property
+    def wheelhouses(self) -> Path:
+        """Wheelhouses that came in, one folder each, to install from."""
+        return self.path / "wheelhouses"
+
+    @property
     def identity(self) -> Path:
         """The site's own signing and receiving keys."""
         return self.path / "keys" / "identity.json"

@@ -136,6 +136,14 @@ _4_SERVING = (
 # Reports on a part of the test split, or on another split: a look, never a verdict.
 _5_PARTIAL = ("ALTER TABLE reports ADD COLUMN partial INTEGER NOT NULL DEFAULT 0",)
 
+LOG_TRIGGERS = {
+    f"{table}_no_{verb}": f"CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table}"
+    " BEGIN SELECT RAISE(ABORT, 'the audit log is only appended to'); END"
+    for table in ("audit", "audit_tree")
+    for verb in ("UPDATE", "DELETE")
+}
+"""Taken away and put back when a damaged log is set aside (security/log/renewal.py)."""
+
 # The audit log's Merkle tree (security/log): a row for each complete subtree; `older` entries were there
 # before it and are taken in at the first use. Checkpoints that the site signed, and checkpoints that came
 # from outside. What was asked of the endpoint: ids and counts, prompts as HMAC under the key of their day.
@@ -152,12 +160,7 @@ _6_LOG = (
         older INTEGER NOT NULL
     )""",
     "INSERT INTO audit_head (one, size, older) SELECT 1, 0, COALESCE(MAX(seq), 0) FROM audit",
-    *(
-        f"CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table}"
-        " BEGIN SELECT RAISE(ABORT, 'the audit log is only appended to'); END"
-        for table in ("audit", "audit_tree")
-        for verb in ("UPDATE", "DELETE")
-    ),
+    *LOG_TRIGGERS.values(),
     """CREATE TABLE checkpoints (
         size INTEGER NOT NULL,
         root TEXT NOT NULL,

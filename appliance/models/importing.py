@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from appliance.core.db import reading
 from appliance.core.errors import ApplianceError, ConfigWrong, ModelRejected, NotFound
 from appliance.core.files import need_room, replacing, replacing_folder, sha256_file, sha256_folder
 from appliance.core.home import Home
@@ -15,6 +16,7 @@ from appliance.core.reading import size_of
 from appliance.models import registry, removal
 from appliance.models.load import check_checkpoint, read_json
 from appliance.models.registry import Model
+from appliance.security.people import guard
 
 DEMO_BASE = Path(__file__).parent / "base"
 ARCHITECTURES = (  # those that quantize/arch.py can convert
@@ -26,6 +28,7 @@ ARCHITECTURES = (  # those that quantize/arch.py can convert
     "Gemma2ForCausalLM",
     "Gemma3ForCausalLM",
 )
+IMPORT = "model.import"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.md", "LICENSE*", "NOTICE*", "tokenizer.model")
 
@@ -55,9 +58,11 @@ def import_base(
 
     Raises:
         NotFound: no such folder. ModelRejected: not a whole, plain checkpoint, or of an architecture that
-        cannot be converted. ConfigWrong: bad or taken name. NoRoom: too little disk.
+        cannot be converted. ConfigWrong: bad or taken name. NoRoom: too little disk. NotAllowed: `who` may
+        not import models.
     """
     check_model_name(name)
+    _check_right(home, who, IMPORT, name)
     removal.sweep(home)
     if not source.exists():
         raise NotFound(f"There is nothing at {source}.", "Point to a model folder, or to a .gguf file.")
@@ -84,6 +89,7 @@ def import_base(
             facts={"architecture": config.get("architectures"), "demo": source == DEMO_BASE},
         ),
         who=who,
+        right=IMPORT,
     )
 
 
@@ -95,15 +101,18 @@ def import_gguf(
     check: Callable[[Path], dict[str, Any]],
     copy: Callable[[Path, Path], object] = shutil.copyfile,
     who: str,
+    right: str = IMPORT,
 ) -> Model:
     """Copy the GGUF file `source`, run `check` on the copy, and enter it as `name`.
 
-    `copy` may give a file of this home a second name instead: nothing is copied then.
+    `copy` may give a file of this home a second name instead: nothing is copied then. `right`: what this is
+    called in the table of rights, where a bundle brought it.
 
     Raises:
-        NotFound, ModelRejected, ConfigWrong, NoRoom: as `import_base`.
+        NotFound, ModelRejected, ConfigWrong, NoRoom, NotAllowed: as `import_base`.
     """
     check_model_name(name)
+    _check_right(home, who, right, name)
     removal.sweep(home)
     if not source.is_file():
         raise NotFound(f"There is no file {source}.", "Point to a .gguf file.")
@@ -125,6 +134,7 @@ def import_gguf(
             facts={"imported": True, **facts},
         ),
         who=who,
+        right=right,
     )
 
 
@@ -134,13 +144,21 @@ def gguf_place(home: Home, name: str) -> Path:
 
 
 def enter_adapter(
-    home: Home, files: Sequence[Path], name: str, *, base: Model, facts: dict[str, Any], who: str
+    home: Home,
+    files: Sequence[Path],
+    name: str,
+    *,
+    base: Model,
+    facts: dict[str, Any],
+    who: str,
+    right: str = IMPORT,
 ) -> Model:
-    """Copy the checked files of a LoRA adapter and enter it as `name`, for `base`.
+    """Copy the checked files of a LoRA adapter and enter it as `name`, for `base`; `right` as `import_gguf`.
 
     Raises:
-        ConfigWrong: the name is taken. NoRoom: too little disk.
+        ConfigWrong: the name is taken. NoRoom: too little disk. NotAllowed: `who` may not.
     """
+    _check_right(home, who, right, name)
     need_room(home.models, sum(file.stat().st_size for file in files))
     folder = home.models / name
     with replacing_folder(folder) as draft:
@@ -159,7 +177,14 @@ def enter_adapter(
             facts={"imported": True, **facts},
         ),
         who=who,
+        right=right,
     )
+
+
+def _check_right(home: Home, who: str, right: str, name: str) -> None:
+    """Asked before a file is written; registry.add asks again in its transaction, which is what counts."""
+    with reading(home) as link:
+        guard.spend(link, home, who, right, name)
 
 
 def _checked(check: Callable[[Path], dict[str, Any]], draft: Path, source: Path) -> dict[str, Any]:

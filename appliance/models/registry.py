@@ -14,6 +14,7 @@ from appliance.core.events import now
 from appliance.core.files import sha256_file, sha256_folder
 from appliance.core.home import Home
 from appliance.security import audit
+from appliance.security.people import guard
 
 _WORDS = ("status",)  # `cloister serve status` asks what is served
 KINDS = ("base", "adapter", "tuned", "gguf", "lora")
@@ -49,13 +50,18 @@ class Model:
         return self.kind in ("adapter", "tuned")
 
 
-def add(home: Home, model: Model, *, who: str) -> Model:
+def add(home: Home, model: Model, *, who: str, right: str = "") -> Model:
     """Enter `model`, with its audit line; entering the same thing again changes nothing.
+
+    `right`: the action of the table of rights that this is, where no job's signed order has said so.
 
     Raises:
         ConfigWrong: the name is taken by something else, or is a word of the command line.
+        NotAllowed: the role of `who` does not allow `right`.
     """
     with transaction(home) as link:
+        if right:
+            guard.spend(link, home, who, right, model.name)
         old = link.execute("SELECT * FROM models WHERE name = ?", (model.name,)).fetchone()
         if old is not None:
             if old["sha256"] == model.sha256 and old["kind"] == model.kind:

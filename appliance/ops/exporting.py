@@ -1,4 +1,4 @@
-"""What a registry model takes with it when it leaves: its files, its proof, its reports, its privacy
+"""What a model or a wheelhouse takes with it when it leaves. A model: its files, proof, reports, privacy
 record, where it came from, its licence. No path of this machine, no record, no planted secret goes along.
 """
 
@@ -20,6 +20,7 @@ from appliance.ops.receiving import REPORT
 from appliance.privacy import ledger
 from appliance.security.bundle.manifest import Facts
 from appliance.security.bundle.writing import Source, bytes_source, file_source
+from appliance.security.supply import wheelhouse
 
 Take = Callable[..., Source]
 """As `file_source`: (path, name, what, *, sha256=None). Another one unseals files as they are read."""
@@ -87,6 +88,29 @@ def gather(
         ),
         checkpoint=checkpoint,
     )
+
+
+def gather_wheelhouse(folder: Path, *, checkpoint: str = "") -> tuple[tuple[Source, ...], Facts]:
+    """The files and facts of the wheelhouse in `folder`, each checked against its checksums.
+
+    Raises:
+        DataRejected: it is no wheelhouse, or a file of it was changed, is missing or none of its own.
+        BundleRefused: a link or a file with a second name.
+    """
+    items = wheelhouse.files(folder)
+    sources = tuple(
+        file_source(one.path, one.name, _of_wheelhouse(one.name), sha256=one.sha256) for one in items
+    )
+    told = json.loads((folder / wheelhouse.FACTS).read_bytes())
+    name = f"wheelhouse-{str(told.get('profile', ''))[:16]}"
+    return sources, Facts(kind=wheelhouse.KIND, name=name, checkpoint=checkpoint)
+
+
+def _of_wheelhouse(name: str) -> str:
+    if name.endswith(".whl"):
+        return "package"
+    told = {wheelhouse.SUMS: "checksums", wheelhouse.LOCK: "lock", wheelhouse.SBOM: "bill of materials"}
+    return told.get(name, "installer" if name.endswith((".py", ".sh")) else "machine it is for")
 
 
 def _weights(model: Model, take: Take) -> list[Source]:

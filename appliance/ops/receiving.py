@@ -1,4 +1,4 @@
-"""Makes something of a bundle that came in: a registry entry, a newer trust document, or just its folder.
+"""Makes something of a bundle that came in: a registry entry, a newer trust document, a wheelhouse.
 
 The bundle was verified and lies under the hash of its manifest. A GGUF file is then checked like any that
 someone else made: a trusted signer can be wrong, too.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from appliance.core.db import transaction
-from appliance.core.errors import ModelRejected
+from appliance.core.errors import DataRejected, ModelRejected
 from appliance.core.events import now
+from appliance.core.files import replacing_folder
 from appliance.core.home import Home
 from appliance.models import importing as models
 from appliance.models import registry
@@ -23,6 +25,8 @@ from appliance.models.safetensors import read_header
 from appliance.security.bundle import importing
 from appliance.security.bundle.importing import Imported
 from appliance.security.bundle.reading import Opened
+from appliance.security.people import guard
+from appliance.security.supply import wheelhouse
 from appliance.security.trust import store
 from appliance.security.trust.identity import Identity
 
@@ -63,7 +67,10 @@ def receive(
         case "adapter":
             made = _adapter(home, brought, name or facts.name, who)
         case "trust":
-            made = f"trust version {store.accept(home, _only(folder, '.json').read_bytes(), who=who).version}"
+            document = _only(folder, ".json").read_bytes()
+            made = f"trust version {store.accept(home, document, bundled=True, who=who).version}"
+        case "wheelhouse":
+            made = _wheelhouse(home, brought)
         case _:
             made = brought.opened.digest
     importing.entered(home, brought.opened.digest, made, who=who)
@@ -81,10 +88,42 @@ def _model(home: Home, brought: Imported, name: str, check_gguf: Checker, who: s
     def check(draft: Path) -> dict[str, Any]:
         return {**check_gguf(draft), **told}
 
-    model = models.import_gguf(home, source, name, check=check, copy=os.link, who=who)
-    _keep_report(home, brought, model)
+    model = models.import_gguf(home, source, name, check=check, copy=os.link, who=who, right=importing.RIGHT)
+    _keep_report(home, brought, model, who)
     source.unlink(missing_ok=True)  # the registry has it, under the same hash; two names would hinder exports
     return model.name
+
+
+def _wheelhouse(home: Home, brought: Imported) -> str:
+    """A folder to install from, checked against its own checksums and lock; the bundle keeps its manifest.
+
+    Raises:
+        ModelRejected: the bundle is whole and its wheelhouse is not.
+    """
+    name = f"{check_wheelhouse_name(brought.opened.manifest.facts.name)}-{brought.opened.digest[:8]}"
+    place = home.wheelhouses / name
+    sources = [home.bundles / brought.opened.digest / one.path for one in brought.opened.manifest.files]
+    if not place.is_dir():
+        try:
+            with replacing_folder(place) as draft:
+                for source in sources:
+                    target = draft / source.relative_to(brought.folder)
+                    target.parent.mkdir(mode=0o700, exist_ok=True)
+                    os.link(source, target)
+                wheelhouse.settle(draft)
+        except DataRejected as problem:
+            raise ModelRejected(problem.message, "Do not install from it; ask its maker.") from problem
+    wheelhouse.files(place)
+    for source in sources:
+        source.unlink(missing_ok=True)  # they are in the wheelhouse, under the hashes of the same manifest
+    return name
+
+
+def check_wheelhouse_name(name: str) -> str:
+    """`name` itself, where it can name a folder. Raises ModelRejected."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise ModelRejected("The bundle's wheelhouse has no plain name.", "Ask its maker.")
+    return name
 
 
 def _adapter(home: Home, brought: Imported, name: str, who: str) -> str:
@@ -104,7 +143,9 @@ def _adapter(home: Home, brought: Imported, name: str, who: str) -> str:
     config = json.loads((brought.folder / "adapter_config.json").read_bytes())
     if not isinstance(config, dict) or config.get("auto_mapping") is not None:
         raise ModelRejected("The adapter brings code of its own.", "Ask its maker for a plain LoRA adapter.")
-    model = models.enter_adapter(home, files, name, base=base, facts=_told(brought.opened), who=who)
+    model = models.enter_adapter(
+        home, files, name, base=base, facts=_told(brought.opened), who=who, right=importing.RIGHT
+    )
     return model.name
 
 
@@ -135,13 +176,14 @@ def _told(opened: Opened) -> dict[str, Any]:
     }
 
 
-def _keep_report(home: Home, brought: Imported, model: Model) -> None:
+def _keep_report(home: Home, brought: Imported, model: Model, who: str) -> None:
     """Where the signed manifest says that the model passed its gate, it may be served as one that did."""
     told = brought.opened.manifest.facts.evaluation or {}
     path = brought.folder / REPORT
     if told.get("gate") != "PASS" or not path.is_file():
         return
     with transaction(home) as link:
+        guard.spend(link, home, who, importing.RIGHT, model.name)
         link.execute(
             "INSERT OR IGNORE INTO reports (model, dataset, created, job, passed, path, partial)"
             " VALUES (?, ?, ?, ?, 1, ?, 0)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from appliance.core.db import reading, transaction
@@ -61,6 +61,12 @@ def settle_in(home: Home) -> Home:
     """Make `home` the site of ana (operator), olga (officer), aude (auditor) and sam (security admin)."""
     shutil.copytree(_template(), home.path, dirs_exist_ok=True)
     return home
+
+
+def settle_people(home: Home) -> None:
+    """Give a home that has been in use the same people, from today."""
+    people = [new(name, role) for name, role in ROLE_OF.items()]
+    persons.found(home, "St. Anna", people, cost=Cost(), now=persons.utc_now() + timedelta(minutes=1))
 
 
 def sql(home: Home, statement: str, *values: object) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "appliance"))
+import supply_support as supply
 
 from appliance.core.db import transaction
 from appliance.core.files import sha256_file, write_json
@@ -14,11 +18,12 @@ from appliance.core.home import Home, open_home
 from appliance.models import importing, registry
 from appliance.models.importing import DEMO_BASE
 from appliance.models.registry import Model
+from appliance.security.passphrase import Cost
 from quantize.convert import convert
 from quantize.source import open_checkpoint
 from tui.cli.entry import run
 
-_OWN = ("error", "try", "Written: ")  # lines as long as what a person named
+_OWN = ("error", "try", "Written: ", "  /")  # lines as long as what a person named
 SECRET = "planted-secret-4711"
 
 
@@ -187,17 +192,19 @@ def test_an_offline_root_vouches_for_signers(
     tmp_path: Path, say: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tui.session_root.calibrated", Cost)
     site, edge = tmp_path / "site", tmp_path / "edge"
     say(site, "trust", "init", "centre", "--role", "release")
     say(site, "trust", "card", "--to", tmp_path / "centre.card")
-    keys = [say(site, "trust", "root", "key", "--to", f"root{n}.key")[0]["key"] for n in range(3)]
-    say(site, "trust", "root", "key", "--to", "root0.key", code=2)
+    file = ("--passphrase-file", phrase(tmp_path))
+    keys = [say(site, "trust", "root", "key", "--to", f"root{n}.key", *file)[0]["key"] for n in range(3)]
+    say(site, "trust", "root", "key", "--to", "root0.key", *file, code=2)
     given = [part for key in keys for part in ("--key", key)]
     draft, _ = say(site, "trust", "root", "draft", "--to", "trust.json", "--card", "centre.card", *given)
     by = ("--words", draft["words"], "--compared-by", "mira", "--compared-by", "joe")
-    say(site, "trust", "root", "sign", "trust.json", "--key", "root0.key")
+    say(site, "trust", "root", "sign", "trust.json", "--key", "root0.key", *file)
     say(edge, "trust", "root", "accept", "trust.json", *by, code=12)
-    say(site, "trust", "root", "sign", "trust.json", "--key", "root2.key")
+    say(site, "trust", "root", "sign", "trust.json", "--key", "root2.key", *file)
     say(edge, "trust", "root", "accept", "trust.json", code=12)
     taken, told = say(edge, "trust", "root", "accept", "trust.json", *by)
     assert (taken["version"], taken["signed_by"]) == (1, 2) and "centre (release)" in told
@@ -206,9 +213,80 @@ def test_an_offline_root_vouches_for_signers(
     again = ("--after", "trust.json", "--to", "next.json", "--revoke", say(site, "trust", "card")[0]["key"])
     say(site, "trust", "root", "draft", *again)
     for n in (1, 2):
-        say(site, "trust", "root", "sign", "next.json", "--key", f"root{n}.key")
+        say(site, "trust", "root", "sign", "next.json", "--key", f"root{n}.key", *file)
     assert say(edge, "trust", "root", "accept", "next.json")[0]["version"] == 2
     assert say(edge, "trust", "show")[0]["signers"] == []
+
+
+def phrase(folder: Path, words: str = "four quiet words of a root") -> Path:
+    """A file with a passphrase, for this account alone."""
+    path = folder / "phrase.txt"
+    path.write_text(words + "\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_a_root_key_is_never_plain(tmp_path: Path, say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tui.session_root.calibrated", Cost)
+    site, file = tmp_path / "site", ("--passphrase-file", phrase(tmp_path))
+    say(site, "trust", "init", "centre", "--role", "release")
+    say(site, "trust", "card", "--to", tmp_path / "centre.card")
+    assert say(site, "trust", "root", "key", "--to", "x.key", code=2)[0]["error"]["code"] == "config-wrong"
+    assert not Path("x.key").exists(), "nobody gave a passphrase"
+    short = tmp_path / "short.txt"
+    short.write_text("short\n")
+    short.chmod(0o600)
+    say(site, "trust", "root", "key", "--to", "x.key", "--passphrase-file", short, code=2)
+    keys = [say(site, "trust", "root", "key", "--to", f"{n}.key", *file)[0]["key"] for n in range(3)]
+    assert Path("0.key").stat().st_mode & 0o777 == 0o600
+    seed = "07" * 32
+    Path("plain.key").write_text(seed + "\n")
+    given = [part for key in keys for part in ("--key", key)]
+    say(site, "trust", "root", "draft", "--to", "t.json", "--card", "centre.card", *given)
+    before = Path("t.json").read_bytes()
+    sign = ("trust", "root", "sign", "t.json", "--key")
+    refused, _ = say(site, *sign, "plain.key", *file, code=2)
+    assert "lies there plain" in refused["error"]["message"] and "root seal" in refused["error"]["hint"]
+    phrase(tmp_path, "four other words of nobody")
+    assert say(site, *sign, "0.key", *file, code=13)[0]["error"]["code"] == "not-allowed"
+    altered = json.loads(Path("0.key").read_text())
+    altered["public"] = keys[1]
+    Path("bad.key").write_text(json.dumps(altered, sort_keys=True, separators=(",", ":")) + "\n")
+    phrase(tmp_path)
+    say(site, *sign, "bad.key", *file, code=13)
+    assert Path("t.json").read_bytes() == before
+    say(site, "trust", "root", "seal", "plain.key", *file)
+    assert seed not in Path("plain.key").read_text()
+    say(site, "trust", "root", "seal", "plain.key", *file, code=2)
+    assert say(site, *sign, "0.key", *file)[0]["signed_by"] == 1
+
+
+def test_root_keys_are_replaced_by_old_and_new(
+    tmp_path: Path, say: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tui.session_root.calibrated", Cost)
+    site, file = tmp_path / "site", ("--passphrase-file", phrase(tmp_path))
+    say(site, "trust", "init", "centre", "--role", "release")
+    say(site, "trust", "card", "--to", "centre.card")
+    keys = [say(site, "trust", "root", "key", "--to", f"{n}.key", *file)[0]["key"] for n in range(5)]
+    first = [part for key in keys[:3] for part in ("--key", key)]
+    draft, _ = say(site, "trust", "root", "draft", "--to", "t1.json", "--card", "centre.card", *first)
+    for n in (0, 1):
+        say(site, "trust", "root", "sign", "t1.json", "--key", f"{n}.key", *file)
+    by = ("--words", draft["words"], "--compared-by", "mira", "--compared-by", "joe")
+    say(site, "trust", "root", "accept", "t1.json", *by)
+    new = [part for key in keys[2:] for part in ("--key", key)]
+    made, told = say(site, "trust", "rotate", "root", "--after", "t1.json", "--to", "t2.json", *new)
+    assert made["version"] == 2 and [one["name"] for one in made["signers"]] == ["centre"]
+    assert "2 of the old root keys and 2 of the new ones" in " ".join(told.split())
+    for n in (3, 4):
+        say(site, "trust", "root", "sign", "t2.json", "--key", f"{n}.key", *file)
+    say(site, "trust", "root", "accept", "t2.json", code=12)  # the old ones did not agree
+    for n in (0, 1):
+        say(site, "trust", "root", "sign", "t2.json", "--key", f"{n}.key", *file)
+    assert say(site, "trust", "root", "accept", "t2.json")[0]["roots"] == sorted(keys[2:])
 
 
 def test_a_span_is_no_date(tmp_path: Path, say: Any) -> None:
@@ -224,3 +302,26 @@ def test_a_span_is_no_date(tmp_path: Path, say: Any) -> None:
             wrong,
             code=3 if wrong == "500d" else 2,
         )
+
+
+def test_a_wheelhouse_goes_from_site_to_edge(
+    tmp_path: Path, say: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    site, edge, house = tmp_path / "site", tmp_path / "edge", supply.make_wheelhouse(tmp_path / "house")
+    words = say(site, "trust", "init", "centre", "--role", "release")[0]["words"]
+    theirs = say(edge, "trust", "init", "edge-12", "--role", "edge")[0]["words"]
+    say(site, "trust", "card", "--to", "centre.card")
+    say(edge, "trust", "card", "--to", "edge.card")
+    by = ("--compared-by", "mira", "--compared-by", "joe")
+    say(site, "trust", "add", "edge.card", "--words", theirs, *by)
+    say(edge, "trust", "add", "centre.card", "--words", words, *by)
+    send = ("bundle", "export", "--to", "edge-12", "--wheelhouse", house)
+    say(site, "bundle", "export", "--to", "edge-12", code=2)
+    say(site, *send, "lora-0007", code=2)
+    say(site, "bundle", "request", "--to", "edge-12", "--wheelhouse", tmp_path, code=4)
+    sent, told = say(site, *send)
+    assert sent["kind"] == "wheelhouse" and "wheels/cloister-0.0.1-py3-none-any.whl"[:40] in told
+    assert say(edge, "bundle", "verify", sent["path"])[0]["kind"] == "wheelhouse"
+    got, told = say(edge, "bundle", "import", sent["path"])
+    assert Path(got["path"], "install.sh").is_file() and "sh install.sh DIR" in told

@@ -15,6 +15,7 @@ from tui.cli import (
     approve,
     audit,
     bundle,
+    clock,
     data,
     docs,
     evidence,
@@ -100,6 +101,7 @@ app.add_typer(airgap.app, name="airgap")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(trust.app, name="trust")
 app.add_typer(evidence.app, name="evidence")
+app.add_typer(clock.app, name="clock")
 for register in (
     register_init,
     register_demo,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from appliance.core.errors import ConfigWrong, LogDamaged
+from tui.cli.audit_log import register
 from tui.cli.face import Face, command, tell
 
 app = typer.Typer(help="Who did what, and proof that nobody rewrote it.", no_args_is_help=True)
@@ -59,6 +60,8 @@ def verify(
         raise ConfigWrong("--key is for a file.", "cloister audit verify FILE --key KEY")
     told = session_audit.verify(face.session)
     face.wrap(f"The audit log is {told['text']}.")
+    if told["renewals"]:
+        face.wrap("What was set aside lies in damaged-logs of the home folder: keep it.")
     for damage in told["damages"]:
         face.wrap(damage["text"], f"  {damage['kind']}: ", "    ")
     face.wrap(told["limit"])
@@ -95,6 +98,14 @@ def witness(
     from tui import session_audit
 
     told = session_audit.witness(face.session, file)
+    if told["set_aside"]:
+        face.wrap(
+            f"It is of a log that was set aside on {told['set_aside']['at'][:10]}, whose first"
+            f" {told['size']} entries are those that were signed."
+        )
+        _say_checkpoint(face, told)
+        face.result(told)
+        return
     face.say(f"The log extends it: witnessed at {told['size']}.")
     if told["same_entries"]:
         first, last = told["same_entries"]
@@ -118,6 +129,9 @@ def export(
     _say_checkpoint(face, made)
     face.wrap("Others check it with: cloister audit verify FILE --key KEY")
     face.result(made)
+
+
+register(app)
 
 
 def _say_checkpoint(face: Face, told: dict[str, Any]) -> None:

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Signed, encrypted files that leave the building or come in.", no_args_is_help=True)
 
-Model = Annotated[str, typer.Argument(help="The adapter or GGUF file to send.")]
+Model = Annotated[str | None, typer.Argument(help="The adapter or GGUF file to send.")]
+Wheelhouse = Annotated[
+    Path | None,
+    typer.Option(help="Send this wheelhouse (make wheelhouse) instead of a model.", metavar="DIR"),
+]
 To = Annotated[
     list[str], typer.Option("--to", help="Who can open it: a name of `trust show`. Repeat for more.")
 ]
@@ -37,33 +41,43 @@ Keys = Annotated[
 
 @command(app, "request")
 def request(
-    face: Face, model: Model, to: To, suite: Suite = "hybrid", expires: Expires = "90d", line: Line = ""
+    face: Face,
+    to: To,
+    model: Model = None,
+    wheelhouse: Wheelhouse = None,
+    suite: Suite = "hybrid",
+    expires: Expires = "90d",
+    line: Line = "",
 ) -> None:
     """Show what would leave, and the hash that two people approve. Writes nothing."""
-    asked = _asked(face, model, to, suite, expires, line)
+    asked = _asked(face, model, wheelhouse, to, suite, expires, line)
     face.result(_say_leaving(face, asked))
 
 
 @command(app, "export")
 def export(
     face: Face,
-    model: Model,
     to: To,
-    out: Annotated[Path | None, typer.Option(help="Where to write it. Default: MODEL.clb here.")] = None,
+    model: Model = None,
+    wheelhouse: Wheelhouse = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write it. Default: NAME.clb here.")] = None,
     suite: Suite = "hybrid",
     expires: Expires = "90d",
     line: Line = "",
 ) -> None:
-    """Send a model: shows what leaves, then writes it if two people have approved exactly that."""
+    """Send a model or a wheelhouse: shows what leaves, and writes it if two people approved exactly that.
+
+    Their yes is used up when the bundle lies there; an export that failed before can be tried again.
+    """
     from tui import session_bundle
 
-    asked = _asked(face, model, to, suite, expires, line)
+    asked = _asked(face, model, wheelhouse, to, suite, expires, line)
     shown = _say_leaving(face, asked)
     face.say()
     made = session_bundle.export(
         face.session,
         asked,
-        (out or Path(f"{model}.clb")).absolute(),
+        (out or Path(f"{asked.facts.name}.clb")).absolute(),
     )
     face.say(f"Written: {made['path']}")
     face.say(f"  number {made['seq']}, sha256 {made['digest'][:16]}, good until {made['expires']}")
@@ -83,7 +97,7 @@ def verify(
     from tui import session_bundle
 
     found = session_bundle.verify(face.home, file, keys=identity, cards=signer or ())
-    face.say(f"GOOD: {file.name} is whole, and signed by {found['signer']} ({found['vouched']}).")
+    face.wrap(f"GOOD: {file.name} is whole, and signed by {found['signer']} ({found['vouched']}).")
     _say_inside(face, found)
     face.result({"verified": True, **found})
 
@@ -112,13 +126,34 @@ def import_(
     found = session_bundle.receive(face.session, file, name=name)
     face.say(f"{found['made']} is in: {found['kind']}, signed by {found['signer']}, number {found['seq']}.")
     _say_inside(face, found)
+    if found["kind"] == "wheelhouse":
+        place = face.session.home.wheelhouses / found["made"]
+        face.say("Install from it, without a network: sh install.sh DIR in")
+        face.say(f"  {place}")
+        found["path"] = str(place)
     face.result({**found, "name": found["made"]})
 
 
-def _asked(face: Face, model: str, to: list[str], suite: str, expires: str, line: str) -> Request:
+def _asked(
+    face: Face,
+    model: str | None,
+    wheelhouse: Path | None,
+    to: list[str],
+    suite: str,
+    expires: str,
+    line: str,
+) -> Request:
     from tui import session_bundle
 
-    return session_bundle.request(face.session, model, to, suite=suite, lifetime=span(expires), line=line)
+    return session_bundle.request(
+        face.session,
+        model,
+        to,
+        suite=suite,
+        lifetime=span(expires),
+        line=line,
+        wheelhouse=wheelhouse and wheelhouse.absolute(),
+    )
 
 
 def span(text: str) -> int:

@@ -8,16 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
+from tui.cli import trust_rotate
+from tui.cli.asking import new_passphrase, passphrase_of, read_passphrase
 from tui.cli.bundle import span
 from tui.cli.face import Face, command
 
 app = typer.Typer(help="Whose bundles this site takes, and to whom it can send.", no_args_is_help=True)
 root = typer.Typer(help="The offline root: two of three keys vouch for all signers.", no_args_is_help=True)
 app.add_typer(root, name="root")
+app.add_typer(trust_rotate.app, name="rotate")
 
 Words = Annotated[str, typer.Option(help="The eight words, as the other side read them out.")]
 ComparedBy = Annotated[
     list[str] | None, typer.Option(help="Who compared the words: two people, so give it twice.")
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(help="A file with the key's passphrase. Left out, it is typed, a new one twice."),
 ]
 Document = Annotated[Path, typer.Argument(help="The trust document, trust.json.")]
 
@@ -69,6 +76,11 @@ def show(face: Face) -> None:
     for one in found["signers"]:
         face.wrap(f"{one['name']}: {one['words']}", rest="  ")
         face.wrap(one["vouched"], "  ", "  ")
+    if any(one["state"] == "unsigned" for one in found["signers"]):
+        face.wrap(
+            "unsigned: it was taken before this site had people, or put there by hand, so it counts for"
+            " nothing. Two people add it again: cloister trust add CARD"
+        )
     for one in found["revoked"]:
         face.say(f"revoked {one['revoked'][:16]}: {one['name']}, key {one['key'][:16]}")
     if found["root"]:
@@ -142,14 +154,33 @@ def root_accept(face: Face, document: Document, words: Words = "", compared_by: 
 
 @command(root, "key")
 def root_key(
-    face: Face, to: Annotated[Path, typer.Option(help="A new file, on a stick that goes into a safe.")]
+    face: Face,
+    to: Annotated[Path, typer.Option(help="A new file, on a stick that goes into a safe.")],
+    passphrase_file: KeyFile = None,
 ) -> None:
-    """Make one root key. Make three, in three places; nobody should hold two."""
+    """Make one root key, sealed under a passphrase. Make three, in three places; nobody should hold two."""
     from tui import session_root
 
-    made = session_root.root_key(to.absolute())
+    session_root.check_free(to.absolute())
+    words = new_passphrase("this root key", passphrase_file, "--passphrase-file FILE")
+    made = session_root.root_key(to.absolute(), words)
     face.say(f"key    {made['key']}")
     face.say(f"words  {made['words']}")
+    face.result(made)
+
+
+@command(root, "seal")
+def root_seal(
+    face: Face,
+    key: Annotated[Path, typer.Argument(help="The file of a root key that lies there plain.")],
+    passphrase_file: KeyFile = None,
+) -> None:
+    """Seal the file of an older, plain root key under a passphrase."""
+    from tui import session_root
+
+    words = new_passphrase("this root key", passphrase_file, "--passphrase-file FILE")
+    made = session_root.root_seal(key.absolute(), words)
+    face.wrap(f"{key} is sealed. Where it lay plain, the medium keeps a rest: destroy it, or rotate the key.")
     face.result(made)
 
 
@@ -164,6 +195,9 @@ def root_draft(
     after: Annotated[Path | None, typer.Option(help="The document in force, which this one follows.")] = None,
     revoke: Annotated[list[str] | None, typer.Option(help="A key (hex) that ends. Repeat.")] = None,
     expires: Annotated[str, typer.Option(help="How long it holds: 365d, 26w.")] = "365d",
+    same_signers: Annotated[
+        bool, typer.Option("--same-signers", help="Take over the signers of --after, but for newer cards.")
+    ] = False,
 ) -> None:
     """Write an unsigned root document: all signers of the next version."""
     from tui import session_root
@@ -175,6 +209,7 @@ def root_draft(
         cards=card or (),
         revoked=revoke or (),
         lifetime=span(expires),
+        same_signers=same_signers,
     )
     _say_root(face, found)
     face.say(f"Have two root keys sign it: cloister trust root sign {to} --key FILE")
@@ -183,12 +218,19 @@ def root_draft(
 
 @command(root, "sign")
 def root_sign(
-    face: Face, document: Document, key: Annotated[Path, typer.Option(help="The file of one root key.")]
+    face: Face,
+    document: Document,
+    key: Annotated[Path, typer.Option(help="The file of one root key.")],
+    passphrase_file: KeyFile = None,
 ) -> None:
     """Sign a root document with one root key, on the machine that reads that key."""
     from tui import session_root
 
-    found = session_root.root_sign(document.absolute(), key)
+    def asked(public: str) -> str:
+        name = f"the root key {public[:16]}"
+        return read_passphrase(passphrase_file) if passphrase_file else passphrase_of(name)
+
+    found = session_root.root_sign(document.absolute(), key, asked)
     _say_root(face, found)
     face.result(found)
 

@@ -33,14 +33,15 @@ _TOLD: Final = (".json", ".md", ".txt")
 SUFFIXES: Final = {
     "model": (".gguf", *_TOLD),
     "adapter": (".safetensors", *_TOLD),
-    "wheelhouse": (".whl", ".tar.gz", *_TOLD),
+    "wheelhouse": (".whl", ".tar.gz", ".lock", ".py", ".sh", *_TOLD),
     "round": (".safetensors", *_TOLD),
     "trust": (".json",),
 }
-"""What each kind of bundle may carry: nothing that is ever unpickled or run."""
+"""What each kind of bundle may carry: nothing that is ever unpickled, and only a wheelhouse what is run."""
 
 KINDS: Final = tuple(SUFFIXES)
 PLAIN_NAMES: Final = ("LICENSE", "NOTICE")
+OF_WHEELHOUSE: Final = "SHA256SUMS"
 
 
 def payload_size(plaintext: int) -> int:

@@ -28,12 +28,15 @@ from appliance.security import audit
 from appliance.security.bundle.manifest import Entry
 from appliance.security.bundle.reading import Opened, Reader, Take, look
 from appliance.security.bundle.refusals import refused
+from appliance.security.people import guard
 from appliance.security.trust import clock, store
 from appliance.security.trust.identity import Identity
 from appliance.security.trust.trust import Trust
 
 SIGNED = ".signed"
 """Beside the files: signer, signature and manifest as they came, to be verified again at any time."""
+
+RIGHT = "bundle.import"
 
 _QUARANTINE = ".quarantine-"
 _SLACK = 16 << 20  # bytes, for the database and the folders themselves
@@ -65,8 +68,10 @@ def import_bundle(
 
     Raises:
         BundleRefused: with the exact reason; nothing has changed. NoRoom: too little disk.
-        Busy: another import runs.
+        Busy: another import runs. NotAllowed: `who` may not import.
     """
+    with reading(home) as link:  # before anything is written; what counts is asked where it goes live
+        guard.spend(link, home, who, RIGHT, path.name)
     with _alone(home):
         judge = trust or store.trust(home, audit_time=audit_time)
         try:
@@ -91,8 +96,13 @@ def import_bundle(
 
 
 def entered(home: Home, digest: str, what: str, *, who: str) -> None:
-    """Note that something was made of a bundle (`what` is its name), so that it is not offered again."""
+    """Note that something was made of a bundle (`what` is its name), so that it is not offered again.
+
+    Raises:
+        NotAllowed: `who` may not import.
+    """
     with transaction(home) as link:
+        guard.spend(link, home, who, RIGHT, digest)
         link.execute("UPDATE bundles_in SET entered = ? WHERE digest = ?", (what, digest))
         audit.record(link, who=who, what="bundle.enter", target=digest, name=what)
 
@@ -107,6 +117,16 @@ def sweep(home: Home, *, who: str = "system") -> list[str]:
             return _sweep(home, who)
     except Busy:
         return []
+
+
+def left_behind(home: Home) -> bool:
+    """Whether there is anything for `sweep`; one look, no lock."""
+    if any(home.bundles.glob(f"{_QUARANTINE}*")):
+        return True
+    if not home.database.exists():
+        return False
+    with reading(home) as link:
+        return link.execute("SELECT 1 FROM bundles_in WHERE state = 'staged'").fetchone() is not None
 
 
 def _sweep(home: Home, who: str) -> list[str]:
@@ -184,7 +204,7 @@ def _publish(home: Home, opened: Opened, draft: Path, *, who: str) -> None:
         draft.rename(target)
         sync(home.bundles)
         with transaction(home) as link:
-            _go_live(link, opened, who)
+            _go_live(link, home, opened, who)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         with transaction(home) as link:
@@ -192,8 +212,9 @@ def _publish(home: Home, opened: Opened, draft: Path, *, who: str) -> None:
         raise
 
 
-def _go_live(link: sqlite3.Connection, opened: Opened, who: str) -> None:
+def _go_live(link: sqlite3.Connection, home: Home, opened: Opened, who: str) -> None:
     manifest = opened.manifest
+    guard.spend(link, home, who, RIGHT, opened.digest)
     taken = store.advance(
         link, signer=opened.key, key_epoch=manifest.key_epoch, line=manifest.line, seq=manifest.seq
     )

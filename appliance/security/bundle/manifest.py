@@ -19,6 +19,8 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _LINE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,9})(?:\.[0-9]{1,20})?(?:e-[0-9]{1,3})?")
 _TIME_MOST, _COUNT_MOST = 1 << 40, 1 << 53
+NO_PRIVACY = "not trained under differential privacy: the files may hold what was in single records"
+UNTRAINED = "nothing of this site was trained into it, as far as its lineage says"
 _PRIVACY = {"unit", "eps", "delta", "accountant", "events", "audit"}
 
 
@@ -114,6 +116,17 @@ def facts_json(facts: Facts) -> dict[str, Any]:
         "license": facts.license,
         "checkpoint": facts.checkpoint,
     }
+
+
+def privacy_text(facts: Facts) -> str:
+    """The privacy statement in one sentence."""
+    told = facts.privacy
+    if told is None:
+        return UNTRAINED
+    if not told["eps"]:
+        return NO_PRIVACY
+    audit = f"; privacy audit: {told['audit']}" if told["audit"] else "; no privacy audit was made"
+    return f"eps {told['eps']} at delta {told['delta']} for one {told['unit']}{audit}"
 
 
 def files_json(files: Sequence[Entry]) -> list[dict[str, Any]]:

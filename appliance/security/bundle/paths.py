@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from appliance.security.bundle.format import PLAIN_NAMES, SUFFIXES
+from appliance.security.bundle.format import OF_WHEELHOUSE, PLAIN_NAMES, SUFFIXES
 from appliance.security.bundle.refusals import refused
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
@@ -37,4 +37,6 @@ def check_names(kind: str, names: Iterable[str]) -> None:
 
 
 def _carried(kind: str, last: str) -> bool:
+    if kind == "wheelhouse" and last == OF_WHEELHOUSE:
+        return True
     return last in PLAIN_NAMES or last.endswith(SUFFIXES[kind])

@@ -61,10 +61,6 @@ _REASONS: dict[str, tuple[str, str]] = {
     ),
     "unsafe-name": ("The bundle names a file as no bundle may.", _ASK),
     "wrong-file": ("The bundle carries a file that its kind may not: {path}.", _ASK),
-    "not-approved": (
-        "Nothing leaves without its approvals: request {digest}.",
-        "Two people approve it, one of them the privacy officer; then run the same command again.",
-    ),
     "changed": (
         "{path} is no longer what was approved.",
         "Start again: the new contents need approvals of their own.",

@@ -2,7 +2,9 @@
 before the first byte is written.
 
 The number of a bundle is reserved in the same transaction as its audit line, so a crash leaves a gap
-in the numbers and never the same number twice.
+in the numbers and never the same number twice. The people's yes is used up in the transaction that puts
+the whole, synced bundle on record, just before it gets its name: an export that failed has used nothing,
+and there is never a bundle without its yes. Between that transaction and the name lies one rename.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,18 +26,16 @@ from appliance.core.home import Home
 from appliance.security import audit, canonical
 from appliance.security.bundle import wrap
 from appliance.security.bundle.format import KEMS, RECIPIENTS_MOST
-from appliance.security.bundle.manifest import Facts, facts_json, files_json
+from appliance.security.bundle.manifest import Facts, facts_json, files_json, privacy_text
 from appliance.security.bundle.paths import check_names
 from appliance.security.bundle.refusals import refused
 from appliance.security.bundle.writing import Source, Written, default_suite, write
+from appliance.security.people import guard
 from appliance.security.trust.identity import Identity, Receiver
 from appliance.security.trust.trust import DAY, MAY_SIGN
 
 LONGEST = 400 * DAY
-Check = Callable[[Sequence[Any], str], Sequence[str]]
-"""(approvals, digest): the names of those whose approvals of exactly this digest hold.
-
-Raises an ApplianceError where they do not suffice."""
+RIGHT = "bundle.export"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,17 @@ def request_digest(request: Request) -> str:
     return hashlib.sha256(canonical.encode(canonical_request(request))).hexdigest()
 
 
+def content_of(request: Request) -> dict[str, str]:
+    """What two people agree to: the digest stands for every file, receiver and limit."""
+    return {
+        "request": request_digest(request),
+        "model": request.facts.name,
+        "for": ", ".join(one.name for one in request.receivers),
+        "files": ", ".join(source.entry.path for source in request.sources),
+        "privacy": privacy_text(request.facts),
+    }
+
+
 def check_request(request: Request) -> None:
     """Check what can be checked before anyone is asked.
 
@@ -93,15 +104,14 @@ def export(
     out: Path,
     *,
     identity: Identity,
-    approvals: Sequence[Any],
-    check: Check,
     who: str,
     seconds: Callable[[], float] = time.time,
 ) -> Written:
-    """Write the bundle `out` once `check` has found the approvals of this very request to suffice.
+    """Write the bundle `out`, if two people have agreed to this very request; their yes is used up.
 
     Raises:
-        BundleRefused: `not-approved`, `changed`, `wrong-kind`, or what `write` refuses.
+        NotAllowed: `who` may not. NeedsApproval: two people have not agreed to `content_of` it.
+        BundleRefused: `changed`, `wrong-kind`, or what `write` refuses.
         ConfigWrong: as `check_request`. NoRoom: the disk is full.
     """
     check_request(request)
@@ -109,15 +119,29 @@ def export(
         raise refused("wrong-kind", name=identity.name, kind=request.facts.kind)
     if not out.parent.is_dir():
         raise NotFound(f"There is no folder {out.parent}.", "Choose another place with --out FILE.")
-    digest = request_digest(request)
-    people = tuple(check(approvals, digest))
-    if not people:
-        raise refused("not-approved", digest=digest)
+    digest, content = request_digest(request), content_of(request)
     line = request.line or request.facts.kind
-    seq = _begin(home, request, digest, line, people, who)
+    seq = _begin(home, request, digest, line, content, who)
     created = int(seconds())
     _sweep_drafts(out)
-    written = write(
+
+    def let_out(written: Written) -> None:
+        with transaction(home) as link:
+            guard.spend(link, home, who, RIGHT, request.facts.name, content=content, used_for=f"bundle {seq}")
+            link.execute(
+                "UPDATE bundles_out SET state = 'written', digest = ? WHERE seq = ?", (written.digest, seq)
+            )
+            audit.record(
+                link,
+                who=who,
+                what=RIGHT,
+                target=written.digest,
+                request=digest,
+                seq=seq,
+                size=written.size,
+            )
+
+    return write(
         out,
         request.sources,
         request.facts,
@@ -128,27 +152,15 @@ def export(
         seq=seq,
         created=created,
         expires=created + request.lifetime,
+        before_named=let_out,
     )
-    with transaction(home) as link:
-        link.execute(
-            "UPDATE bundles_out SET state = 'written', digest = ? WHERE seq = ?", (written.digest, seq)
-        )
-        audit.record(
-            link,
-            who=who,
-            what="bundle.export",
-            target=written.digest,
-            request=digest,
-            seq=seq,
-            size=written.size,
-        )
-    return written
 
 
-def _begin(home: Home, request: Request, digest: str, line: str, people: Sequence[str], who: str) -> int:
+def _begin(home: Home, request: Request, digest: str, line: str, content: dict[str, str], who: str) -> int:
     """Reserve the next number and put on record what is about to leave, for whom, approved by whom."""
     names = sorted(receiver.name for receiver in request.receivers)
     with transaction(home) as link:
+        people = guard.agreed(link, home, who, RIGHT, request.facts.name, content=content)
         row = link.execute(
             "INSERT INTO bundles_out (request, kind, line, recipients, approved_by, state, begun, who)"
             " VALUES (?, ?, ?, ?, ?, 'begun', ?, ?)",

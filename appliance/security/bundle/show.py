@@ -6,13 +6,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from appliance.security.bundle import wrap
-from appliance.security.bundle.manifest import Facts, facts_json, files_json
+from appliance.security.bundle.manifest import (
+    NO_PRIVACY,
+    UNTRAINED,
+    Facts,
+    facts_json,
+    files_json,
+    privacy_text,
+)
 from appliance.security.bundle.reading import Opened
 from appliance.security.bundle.releasing import Request, request_digest
 from appliance.security.trust.trust import DAY
 
-NO_PRIVACY = "not trained under differential privacy: the files may hold what was in single records"
-UNTRAINED = "nothing of this site was trained into it, as far as its lineage says"
+__all__ = ["NO_PRIVACY", "UNTRAINED", "inside", "leaving", "not_protected", "privacy_text", "size_text"]
 
 
 def size_text(size: int) -> str:
@@ -21,17 +27,6 @@ def size_text(size: int) -> str:
         if size >= scale:
             return f"{size / scale:.1f} {unit}"
     return f"{size} B"
-
-
-def privacy_text(facts: Facts) -> str:
-    """The privacy statement in one sentence."""
-    told = facts.privacy
-    if told is None:
-        return UNTRAINED
-    if not told["eps"]:
-        return NO_PRIVACY
-    audit = f"; privacy audit: {told['audit']}" if told["audit"] else "; no privacy audit was made"
-    return f"eps {told['eps']} at delta {told['delta']} for one {told['unit']}{audit}"
 
 
 def not_protected(facts: Facts) -> list[str]:

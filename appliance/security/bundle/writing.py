@@ -117,8 +117,11 @@ def write(
     seq: int,
     created: int,
     expires: int,
+    before_named: Callable[[Written], None] = lambda written: None,
 ) -> Written:
     """Write the bundle `out`, replacing what lies there.
+
+    `before_named` is called when all of it is on the disk, under no name yet; if it raises, nothing is left.
 
     Raises:
         BundleRefused: `changed`, when a file is not what its source says, and what `manifest.encode` refuses.
@@ -151,10 +154,13 @@ def write(
                 for source in sources:
                     _carry(source, sealer)
                 sealer.finish()
+            os.fsync(handle)  # a full disk is told of before anything is used up
             size = os.fstat(handle).st_size
         finally:
             os.close(handle)
-    return Written(path=out, digest=hashlib.sha256(content).hexdigest(), manifest=manifest, size=size)
+        written = Written(path=out, digest=hashlib.sha256(content).hexdigest(), manifest=manifest, size=size)
+        before_named(written)
+    return written
 
 
 def _carry(source: Source, sealer: Sealer) -> None:

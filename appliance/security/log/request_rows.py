@@ -8,12 +8,14 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from appliance.core.db import reading
 from appliance.core.home import Home
 from appliance.security import audit
+from appliance.security.log.renewed import folder_of, renewals
 from appliance.security.log.walk import Damage
 
 WHAT = "requests"
@@ -38,18 +40,33 @@ def prompt_mac(key: bytes, prompt: Any) -> str:
 
 
 def find_prompt(home: Home, prompt: Any) -> list[dict[str, Any]]:
-    """The requests that sent just this prompt, of the days whose key is still there, oldest first."""
+    """The requests that sent just this prompt, of the days whose key is still there, oldest first.
+
+    Those of logs that were set aside as damaged are among them.
+    """
     with reading(home) as link:
         days = link.execute("SELECT day, key FROM request_days ORDER BY day").fetchall()
-        found = []
-        for day, key in days:
-            rows = link.execute(
-                "SELECT request, at, key, model FROM request_log"
-                " WHERE kind = 'asked' AND substr(at, 1, 10) = ? AND prompt = ? ORDER BY id",
-                (day, prompt_mac(key, prompt)),
-            )
-            found += [dict(row) for row in rows]
-        return found
+        macs = [(str(day), prompt_mac(key, prompt)) for day, key in days]
+        found = _sent(link, macs)
+    for one in renewals(home):
+        path = folder_of(home, one.number) / "log.db"
+        if path.is_file():
+            with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as old:
+                found += _sent(old, macs)
+    return sorted(found, key=lambda row: str(row["at"]))
+
+
+def _sent(link: sqlite3.Connection, macs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    columns = ("request", "at", "key", "model")
+    found = []
+    for mac in macs:
+        rows = link.execute(
+            f"SELECT {', '.join(columns)} FROM request_log"  # noqa: S608
+            " WHERE kind = 'asked' AND substr(at, 1, 10) = ? AND prompt = ? ORDER BY id",
+            mac,
+        )
+        found += [dict(zip(columns, row, strict=True)) for row in rows]
+    return found
 
 
 def forget(link: sqlite3.Connection, moment: datetime, *, who: str, days: int = KEY_DAYS) -> int:

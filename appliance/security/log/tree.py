@@ -97,5 +97,6 @@ def _grow(link: sqlite3.Connection, index: int, leaf: bytes) -> None:
 
 def _broken(what: str) -> LogDamaged:
     return LogDamaged(
-        f"The audit log is damaged: {what}.", "See all that is wrong with it: cloister audit verify"
+        f"The audit log is damaged: {what}.",
+        "See all that is wrong with it, and the way out: cloister audit verify",
     )

@@ -6,9 +6,11 @@ folder replaced by an older copy. Only a checkpoint that is held elsewhere and b
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from appliance.core.db import reading
@@ -16,8 +18,11 @@ from appliance.core.errors import DataRejected, LogDamaged
 from appliance.core.home import Home
 from appliance.security.log import tree, witness
 from appliance.security.log.checkpoint import Checkpoint, Verifier, read
+from appliance.security.log.renewed import REPAIR, Renewal, check_evidence, renewals
 from appliance.security.log.request_rows import check_requests
 from appliance.security.log.walk import Damage, Walked, walk
+from appliance.security.people import persons, signing
+from appliance.security.people.roster import enough
 
 LIMIT = (
     "Entries after the newest witness could be cut off, or the whole site folder replaced by an older copy,"
@@ -36,6 +41,7 @@ class Verdict:
     witnessed: int | None
     signed: int | None
     damages: tuple[Damage, ...]
+    renewals: tuple[Renewal, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -46,7 +52,8 @@ class Verdict:
     def text(self) -> str:
         """One sentence."""
         by = "witnessed by nobody yet" if self.witnessed is None else f"witnessed at {self.witnessed}"
-        return f"intact up to entry {self.intact}, {by}"
+        before = "".join(f"; before it, {one.text}" for one in self.renewals)
+        return f"intact up to entry {self.intact}, {by}{before}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -59,6 +66,7 @@ class Verdict:
             "signed": self.signed,
             "text": self.text,
             "damages": [vars(damage) for damage in self.damages],
+            "renewals": [one.to_json() for one in self.renewals],
             "limit": LIMIT,
         }
 
@@ -67,7 +75,8 @@ class Verdict:
         more = f" ({len(self.damages) - 1} more)" if len(self.damages) > 1 else ""
         return LogDamaged(
             f"The audit log is damaged: {self.damages[0].text}{more}.",
-            "Keep this folder as it is, and compare it with a backup and the checkpoints held elsewhere.",
+            "Keep this folder as it is, and compare it with a backup and the checkpoints held elsewhere."
+            " Where nothing helps, two people set it aside: cloister audit repair",
         )
 
 
@@ -87,6 +96,11 @@ def verify(home: Home, keys: Sequence[Verifier], *, requests: bool = True) -> Ve
         if requests and not walked.stopped:
             found += check_requests(link)
         good = _check_checkpoints(walked, checkpoints, found)
+        before = renewals(home, link)
+        found += check_evidence(home, before)
+        if before and not _signed_for(home, link):
+            text = "the log before was set aside without the signatures of two people of this site"
+            found.append(Damage(kind="unsigned", first=0, last=0, text=text))
         intact = min([walked.size, *(d.first - 1 for d in found if d.first and d.kind != "request")])
         return Verdict(
             size=walked.size,
@@ -95,7 +109,34 @@ def verify(home: Home, keys: Sequence[Verifier], *, requests: bool = True) -> Ve
             witnessed=max((p.size for p, kept in good if kept.outside and p.size <= intact), default=None),
             signed=max((p.size for p, _ in good if p.size <= intact), default=None),
             damages=tuple(found),
+            renewals=before,
         )
+
+
+def _signed_for(home: Home, link: sqlite3.Connection) -> bool:
+    """Whether two people, of whenever, signed what the first entry says; always where one person rules."""
+    rosters = persons.history(home, link)
+    if not rosters:
+        return True
+    try:
+        row = link.execute("SELECT entry FROM audit WHERE seq = 1").fetchone()
+        entry = json.loads(row["entry"])
+        signatures = dict(entry["signatures"])
+        if not signatures:  # as one person may, before there were people
+            asked, founded = entry["statement"]["asked"], rosters[-1].people[0].since
+            return datetime.fromisoformat(asked) < datetime.fromisoformat(founded)
+        for roster in rosters:
+            people = [roster.find(name) for name in signatures]
+            who = [
+                one
+                for one in people
+                if one and signing.holds(one.public, REPAIR, entry["statement"], str(signatures[one.name]))
+            ]
+            if enough(REPAIR, who):
+                return True
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return False
 
 
 def _head(link: sqlite3.Connection, found: list[Damage]) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from appliance.security.log.checkpoint import (
     Checkpoint,
     LogKey,
     Verifier,
+    origin_of,
     read,
     sign,
     verifier,
@@ -154,7 +155,7 @@ def stored(link: sqlite3.Connection, home: Home, origin: str) -> list[Kept]:
     kept += [
         Kept(note=note, source=path.name, in_database=False, outside=True)
         for path, note in files.items()
-        if note not in back
+        if note not in back and _may_be_of(note, origin)
     ]
     return kept
 
@@ -164,9 +165,17 @@ def _files(home: Home) -> list[Path]:
     return sorted(home.witnesses.glob("*.note"))
 
 
+def _may_be_of(note: bytes, origin: str) -> bool:
+    """Whether a file is a checkpoint of this log, or too damaged to tell; not of one that was set aside."""
+    try:
+        return origin_of(note) == origin
+    except DataRejected:
+        return True
+
+
 def _newest(link: sqlite3.Connection, home: Home, origin: str) -> list[bytes]:
     """The largest checkpoint of each place: those before were extended when it was taken in."""
-    notes = [read_note(path) for path in _files(home)[-1:]]
+    notes = [note for path in _files(home) if _may_be_of(note := read_note(path), origin)][-1:]
     for query, values in (
         ("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1", ()),
         ("SELECT note FROM witnesses WHERE origin = ? ORDER BY size DESC LIMIT 1", (origin,)),

@@ -158,11 +158,37 @@ def use(
     Raises:
         NeedsApproval: there is none that counts.
     """
-    roster, moment = _roster(home, link), at_least(link, now)
-    for found in matching(link, roster, action, target, digest_for(action, target, content), moment):
+    moment = at_least(link, now)
+    found = _approved(link, home, action, target, content, moment)
+    _mark_used(link, found, who, used_for, moment)
+    return found.id
+
+
+def waiting(
+    link: sqlite3.Connection,
+    home: Home,
+    action: str,
+    target: str,
+    content: Mapping[str, str] | None,
+    *,
+    now: datetime | None = None,
+) -> tuple[str, ...]:
+    """Who agreed to exactly this, which is not used up yet. Raises NeedsApproval as `use`."""
+    return _approved(link, home, action, target, content, at_least(link, now)).agreed
+
+
+def _approved(
+    link: sqlite3.Connection,
+    home: Home,
+    action: str,
+    target: str,
+    content: Mapping[str, str] | None,
+    moment: datetime,
+) -> Asked:
+    digest = digest_for(action, target, content)
+    for found in matching(link, _roster(home, link), action, target, digest, moment):
         if found.state == "approved":
-            _mark_used(link, found, who, used_for, moment)
-            return found.id
+            return found
     raise NeedsApproval(
         f"Nobody has approved this: {TABLE[action].words}, {target}.", f"It needs {needed(action)}."
     )
@@ -200,6 +226,27 @@ def used_by(
         if request is None or request["digest"] != digest_for(action, target, content):
             continue
         if enough(action, agreed(request, votes_of(link, request["id"]), roster)):
+            return True
+    return False
+
+
+def bore_out(
+    link: sqlite3.Connection,
+    home: Home,
+    action: str,
+    target: str,
+    content: Mapping[str, str],
+    used_for: str,
+) -> bool:
+    """As `used_by`, of what stays: two people of this site, at some time, agreed by their keys then."""
+    rosters = persons.history(home, link)
+    rows = link.execute("SELECT request FROM requests WHERE used_for = ?", (used_for,)).fetchall()
+    for row in rows:
+        request = read(row["request"])
+        if request is None or request["digest"] != digest_for(action, target, content):
+            continue
+        votes = votes_of(link, request["id"])
+        if any(enough(action, agreed(request, votes, roster)) for roster in rosters):
             return True
     return False
 

@@ -160,6 +160,26 @@ def spend(
         approvals.use(link, home, action, target, content, who=who, used_for=used_for or target)
 
 
+def agreed(
+    link: sqlite3.Connection,
+    home: Home,
+    who: str,
+    action: str,
+    target: str,
+    *,
+    content: Mapping[str, str],
+) -> tuple[str, ...]:
+    """Who agreed to an action of two people that begins now and is spent (`spend`) when it ends.
+
+    Raises:
+        NotAllowed, NeedsApproval: as `spend`.
+    """
+    if mode(home) == SINGLE:
+        return (who,)
+    check(link, home, who, action)
+    return approvals.waiting(link, home, action, target, content)
+
+
 def check(link: sqlite3.Connection, home: Home, who: str, action: str) -> None:
     """Refuse what the role of `who` does not allow. Raises NotAllowed."""
     roster = _people(home, link)

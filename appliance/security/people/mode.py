@@ -14,6 +14,7 @@ from appliance.core.db import reading
 from appliance.core.errors import ApplianceError
 from appliance.core.files import write_json
 from appliance.core.home import Home
+from appliance.security.log import renewed
 
 SINGLE, PEOPLE = "single-person", "people"
 
@@ -70,8 +71,12 @@ def mode(home: Home) -> str:
 
 
 def statement(home: Home) -> str:
-    """The sentence on who checks whom here that every report, card and evidence carries."""
-    return _ONE if mode(home) == SINGLE else _SEVERAL
+    """The sentence on who checks whom here that every report, card and evidence carries.
+
+    It also tells, for ever, of an audit log that was damaged and begun anew.
+    """
+    told = [_ONE if mode(home) == SINGLE else _SEVERAL, renewed.statement(home)]
+    return "; ".join(filter(None, told))
 
 
 def _has_people(home: Home) -> bool:

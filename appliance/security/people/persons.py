@@ -16,14 +16,14 @@ from functools import lru_cache
 from typing import Any
 
 from appliance.core.db import reading, transaction
-from appliance.core.errors import ApplianceError, ConfigWrong, NotAllowed, NotFound
+from appliance.core.errors import ApplianceError, ConfigWrong, LogDamaged, NotAllowed, NotFound
 from appliance.core.home import Home
 from appliance.security import audit, canonical
 from appliance.security.passphrase import Cost, check_new
 from appliance.security.people import signing
 from appliance.security.people.mode import PEOPLE, Anchor, anchor, write_anchor
 from appliance.security.people.roles import OFFICER, ROLES, SECURITY
-from appliance.security.people.roster import LISTED, NAME, Person, Roster, check, verified
+from appliance.security.people.roster import LISTED, NAME, Person, Roster, check, read_roster, verified
 from appliance.security.people.seal import seal, unseal
 from appliance.security.people.signing import SeedSigner
 
@@ -149,6 +149,18 @@ def load(home: Home, link: sqlite3.Connection | None = None) -> Roster | None:
     return roster
 
 
+def history(home: Home, link: sqlite3.Connection) -> list[Roster]:
+    """Every version of the list, newest first, proven as by `load`; empty in single-person mode.
+
+    Raises:
+        ApplianceError: as `load`.
+    """
+    if load(home, link) is None:
+        return []
+    rows = link.execute("SELECT content FROM rosters ORDER BY version DESC").fetchall()
+    return [read_roster(canonical.decode(row["content"].encode())) for row in rows]
+
+
 def raise_floor(home: Home) -> None:
     """Write down the newest version of the list outside of the database: it can no longer be rolled back."""
     tied, roster = anchor(home), load(home)
@@ -232,13 +244,18 @@ def sign_in(home: Home, name: str, passphrase: str, *, now: datetime) -> SeedSig
         link.execute("UPDATE people SET failed = ?, locked_until = ? WHERE name = ?", (failed, until, name))
     with _damaged():
         seed = unseal(row["sealed"], name, one.public, passphrase)
-    with transaction(home) as link:
-        if seed is None:
-            audit.record(link, who=name, what="person.wrong-passphrase", target=name, in_a_row=failed)
-        else:
-            link.execute("UPDATE people SET failed = 0, locked_until = NULL WHERE name = ?", (name,))
-            if row["failed"]:
+    try:
+        with transaction(home) as link:
+            if seed is None:
+                audit.record(link, who=name, what="person.wrong-passphrase", target=name, in_a_row=failed)
+            else:
+                _reset(link, name)
+            if seed is not None and row["failed"]:
                 audit.record(link, who=name, what="person.sign-in", target=name, wrong_before=row["failed"])
+    except LogDamaged:  # which two people repair, so they must be able to sign in; the count stands
+        if seed is not None:
+            with transaction(home) as link:
+                _reset(link, name)
     if seed is None:
         raise NotAllowed(
             "The passphrase is wrong.",
@@ -247,6 +264,10 @@ def sign_in(home: Home, name: str, passphrase: str, *, now: datetime) -> SeedSig
             else f"Try again after {until[:19]} UTC; {name} is locked until then.",
         )
     return SeedSigner(person=name, seed=seed)
+
+
+def _reset(link: sqlite3.Connection, name: str) -> None:
+    link.execute("UPDATE people SET failed = 0, locked_until = NULL WHERE name = ?", (name,))
 
 
 def wait_after(failed: int) -> timedelta:

@@ -21,6 +21,7 @@ from appliance.core.errors import InstallationAltered
 from appliance.core.files import sha256_file, write_bytes
 from appliance.core.home import Home
 from appliance.security import audit, canonical
+from appliance.security.people import guard
 from appliance.security.supply.installed import Checked, Finding, check, here, is_sealed
 from appliance.security.supply.records import OWN, Package, changed, digests, packages_in
 
@@ -55,12 +56,14 @@ def record(home: Home, *, who: str, place: Path | None = None, keep: Keep | None
 
     Raises:
         InstallationAltered: a file is not what its package brought; nothing is recorded.
+        NotAllowed: `who` may not say what is right.
     """
     place = (place or here()).resolve()
     refuse(check(place))
     listed = now_installed(place)
     digest = digest_of(listed)
     with transaction(home) as link:
+        guard.spend(link, home, who, RECORDED, str(place))
         audit.record(
             link, who=who, what=RECORDED, target=str(place), digest=digest, packages=len(packages_in(place))
         )
@@ -110,6 +113,32 @@ def compare(home: Home, place: Path | None = None, *, kept: str | None = None) -
     ]
 
 
+def record_first(home: Home, *, who: str) -> str | None:
+    """As `record` for a new site; None where it is done, or where Cloister runs from a source folder.
+
+    Raises:
+        InstallationAltered: as `record`.
+    """
+    place = here().resolve()
+    if not _own(place) or recorded(home, place) is not None:
+        return None
+    return record(home, who=who)
+
+
+def check_lists(home: Home, *, who: str) -> None:
+    """Hold the packages' own lists to what was recorded; reads no other file, so before any long work.
+
+    Raises:
+        InstallationAltered: they differ; the audit log keeps it.
+    """
+    place = here().resolve()
+    _, findings = compare(home, place)
+    if findings:
+        with transaction(home) as link:
+            note(link, who=who, place=str(place), findings=findings)
+    _refuse(findings)
+
+
 def check_at_start(home: Home, *, who: str) -> Checked | None:
     """Check before serving, where there is something to hold an installation to; None: a source folder.
 
@@ -117,8 +146,7 @@ def check_at_start(home: Home, *, who: str) -> Checked | None:
         InstallationAltered: a file is not as it was installed; the audit log keeps it.
     """
     place = here().resolve()
-    own = [package for package in packages_in(place, f"{OWN}-*") if not package.editable]
-    if not is_sealed(own) and recorded(home, place) is None:
+    if not is_sealed(_own(place)) and recorded(home, place) is None:
         return None
     checked = check(place)
     _, more = compare(home, place)
@@ -141,7 +169,10 @@ def refuse(checked: Checked, more: Sequence[Finding] = ()) -> None:
     Raises:
         InstallationAltered: it is not; the first finding is named.
     """
-    findings = [*checked.findings, *more]
+    _refuse([*checked.findings, *more])
+
+
+def _refuse(findings: Sequence[Finding]) -> None:
     if findings:
         first, rest = findings[0], len(findings) - 1
         raise InstallationAltered(
@@ -149,6 +180,10 @@ def refuse(checked: Checked, more: Sequence[Finding] = ()) -> None:
             + (f", and {rest} more." if rest else "."),
             "See all: cloister supply check. Then install again from the wheelhouse.",
         )
+
+
+def _own(place: Path) -> list[Package]:
+    return [package for package in packages_in(place, f"{OWN}-*") if not package.editable]
 
 
 def _listed(home: Home, digest: str) -> dict[str, str] | None:

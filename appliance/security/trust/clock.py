@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from appliance.core.db import transaction
-from appliance.core.errors import TrustRefused
+from appliance.core.errors import ConfigWrong, TrustRefused
 from appliance.core.home import Home
 from appliance.security import audit
+from appliance.security.people import guard
 from appliance.security.trust.trust import AHEAD
 
 AuditTime = Callable[[sqlite3.Connection, int, int], int]
@@ -26,6 +28,7 @@ not above `limit`; 0 where there is none."""
 SOFTWARE = 1_767_225_600
 """2026-01-01: no machine with this format has an earlier time."""
 
+REPAIR, TARGET = "clock.repair", "clock"
 _LOOKED_AT = 2000
 
 
@@ -41,31 +44,67 @@ def vouched(link: sqlite3.Connection, seconds: int) -> None:
     link.execute("UPDATE trust_clock SET newest = MAX(newest, ?)", (seconds,))
 
 
-def repair(home: Home, seconds: int, *, who: str, approved_by: tuple[str, ...]) -> None:
-    """Take `seconds` as the time from now on, whatever was believed before.
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """This machine's clock beside the floor, in Unix seconds. `vouched`: the newest time that a trusted
+    signature gave (0: none did). `state`: "right", "behind" or "ahead"."""
 
-    The caller has checked that `approved_by` approved exactly this.
+    machine: int
+    floor: int
+    vouched: int
+    state: str
+
+    @property
+    def why(self) -> str:
+        """The state in a sentence."""
+        return _WHY[self.state]
+
+
+_WHY = {
+    "right": "The clock lies after everything that is known of the time.",
+    "behind": (
+        "The clock was set back, or a wrong time got in before: bundles and documents are judged by the"
+        " floor, so what expired before it stays expired."
+    ),
+    "ahead": (
+        "The clock lies more than 400 days after everything that is known of the time: what it would say is"
+        " new or expired is judged by it all the same, so set it right."
+    ),
+}
+
+
+def state(link: sqlite3.Connection, seconds: int, audit_time: AuditTime | None = None) -> Clock:
+    """How the machine's clock (`seconds`) stands to the floor."""
+    lowest = floor(link, audit_time)
+    vouched_at = int(link.execute("SELECT newest FROM trust_clock").fetchone()["newest"])
+    found = "behind" if seconds < lowest else "ahead" if seconds > lowest + AHEAD else "right"
+    return Clock(machine=seconds, floor=lowest, vouched=vouched_at, state=found)
+
+
+def repair_content(seconds: int, because: str) -> dict[str, str]:
+    """What two people agree to who repair the clock."""
+    return {"time": datetime.fromtimestamp(seconds, UTC).isoformat(), "because": because}
+
+
+def repair(home: Home, seconds: int, *, who: str, because: str) -> None:
+    """Take `seconds` as the time from now on, whatever was believed before, once two people have agreed.
 
     Raises:
-        TrustRefused: fewer than two people, or a time before this format was.
+        TrustRefused: a time before this format was. ConfigWrong: no reason.
+        NotAllowed: `who` may not. NeedsApproval: two people have not agreed to `repair_content`.
     """
-    if len(set(approved_by)) < 2:
-        raise TrustRefused("Setting the time back needs two people.", "Have a second person approve it.")
     if seconds < SOFTWARE:
         raise TrustRefused("That time lies before this software was made.", "Give today's date.")
+    if not 3 <= len(because) <= 200 or not because.isprintable():
+        raise ConfigWrong("A repair of the clock needs its reason: 3 to 200 characters.", "Add --because.")
     with transaction(home) as link:
+        guard.spend(
+            link, home, who, REPAIR, TARGET, content=repair_content(seconds, because), used_for="clock"
+        )
         before = floor(link)
         newest = link.execute("SELECT COALESCE(MAX(seq), 0) FROM audit").fetchone()[0]
         link.execute("UPDATE trust_clock SET newest = ?, audit_seq = ?", (seconds, newest + 1))
-        audit.record(
-            link,
-            who=who,
-            what="clock.repair",
-            target="clock",
-            before=before,
-            after=seconds,
-            approved_by=sorted(approved_by),
-        )
+        audit.record(link, who=who, what=REPAIR, target=TARGET, before=before, after=seconds, because=because)
 
 
 def last_entries(link: sqlite3.Connection, after: int, limit: int) -> int:
