@@ -69,6 +69,23 @@ def test_the_chunks_are_stream_as_the_page_says(out: Path) -> None:
     assert b.reason(b.forged(out, files=bytes(3 * CHUNK))) == ""
 
 
+def test_the_disk_takes_a_bundle_while_it_is_written(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told of all bytes in turn but the last few, so that little is left for the fsync at the end."""
+    told: list[tuple[int, int]] = []
+    real = os.posix_fadvise
+
+    def heard(handle: int, at: int, count: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_DONTNEED and os.fstat(handle).st_size == at + count
+        told.append((at, at + count))
+        real(handle, at, count, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", heard)
+    written = b.bundle(out, b.contents(bytes(40 * CHUNK)))
+    ends = [0, *(end for _, end in told)]
+    assert [at for at, _ in told] == ends[:-1]
+    assert 0 < written.size - ends[-1] < 18 * CHUNK and b.reason(out) == ""
+
+
 # --- one test for each reason
 
 
