@@ -26,10 +26,11 @@ BENCHES = {
     "sidechannel": "whether first-token times tell one API key what another has asked",
     "bundles": "export and verify of a bundle against the SHA-256 rate of one core; peak memory",
     "noise": "lattice noise against other generators, and its share of a step",
+    "secagg": "a round of secure aggregation against the plain sum: CPU time and bytes a site",
 }
 ALONE = (
     *("step", "memory", "exact", "logits", "packing", "noise", "quantise", "cache", "auditlog"),
-    *("engine", "serve", "sidechannel", "edge", "bundles"),
+    *("engine", "serve", "sidechannel", "edge", "bundles", "secagg"),
 )
 
 
@@ -55,7 +56,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=0, help="chain: records drawn from a set; 0 takes all")
     parser.add_argument("--rounds", type=int, default=0, help="turns of each kind; 0: the shape's own")
     parser.add_argument(
-        "--records", type=int, default=0, help="records in a step, entries of a log; 0: its own"
+        "--records", type=int, default=0, help="records in a step, entries of a log, values; 0: its own"
     )
     parser.add_argument("--steps", type=int, default=0, help="chain: training steps; 0 takes the default")
     parser.add_argument("--peer-python", help="serve: the Python of an environment with llama_cpp.server")
