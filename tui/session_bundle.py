@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from appliance.core.errors import BundleRefused, ConfigWrong, NotFound, TrustRefused
 from appliance.core.files import write_bytes
 from appliance.core.home import Home
+from appliance.core.reading import read_bytes
 from appliance.security.bundle import reading, releasing, show
 from appliance.security.bundle.releasing import Request
 from appliance.security.trust import rotation, store
@@ -47,10 +48,10 @@ def identity(home: Home, file: Path | None = None) -> Identity:
     """This site's keys, or those in `file`.
 
     Raises:
-        NotFound: there are none yet. ConfigWrong: they are damaged.
+        NotFound: there are none yet. ConfigWrong: they are damaged. Locked: the site is sealed and locked.
     """
     try:
-        return identity_of((file or home.identity).read_bytes())
+        return identity_of(read_bytes(file or home.identity))
     except OSError as problem:
         raise NotFound(
             "This site has no keys of its own yet.", "Make them: cloister trust init NAME --role site"

@@ -7,16 +7,22 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from appliance.core import vaulted
+from appliance.core.db import transaction
 from appliance.core.errors import ConfigWrong, NotAllowed
 from appliance.core.home import Home
+from appliance.core.sealing import check_unlocked, sealed_home
+from appliance.security import audit
 from appliance.security.passphrase import Cost, calibrated, check_new
 from appliance.security.people import approvals, breakglass, changes, mode, persons, roles, signing
 from appliance.security.people.persons import NewPerson
+from appliance.security.people.roster import CHANGES
 from appliance.security.people.rows import Asked
 from appliance.security.people.signing import SeedSigner, Signer
 from appliance.security.supply import baseline
 from appliance.security.vault import box as vault
 from appliance.security.vault import existing, slots, unlocking
+from appliance.security.vault.following import Followed
 from tui.session import Session
 from tui.session_guard import acts, anyone
 from tui.site_key import key_name, make_site_key
@@ -54,19 +60,22 @@ def initialise(
     else:
         persons.check_founders(people)
     baseline.record_first(home, who=people[0].name if people else "init")  # while one person rules
-    master = _sealed(home, people, cost) if people else None
+    master, replaced = _sealed(home, people, cost) if people else (None, 0)
     if single:
-        mode.write_anchor(home, mode.Anchor(mode=mode.SINGLE, site=site))
+        mode.write_anchor(
+            home, mode.Anchor(mode=mode.SINGLE, site=site, vault=vaulted.vault_of(home.path) or "")
+        )
     else:
         persons.found(home, site, people, cost=cost or calibrated(), now=persons.utc_now())
-    if not home.identity.exists():
-        make_site_key(home, people[0].name if people else "init", key_name(site), "site")
     if master is not None:
         unlocking.start(home, master)
+    if not home.identity.exists():
+        make_site_key(home, people[0].name if people else "init", key_name(site), "site")
     return {
         "site": site,
         "mode": mode.mode(home),
         "sealed": bool(people),
+        "were_plain": replaced,
         "people": [] if single else [{"name": one.name, "role": one.role} for one in people],
         "statement": mode.statement(home),
     }
@@ -132,9 +141,14 @@ def rights() -> list[dict[str, Any]]:
 
 @acts("person.add")
 def add(session: Session, name: str, role: str, passphrase: str) -> Asked:
-    """Ask for a new person with a passphrase of their own. Raises as changes.propose_person."""
+    """Ask for a new person with a passphrase of their own, which will also unlock a sealed site.
+
+    Raises:
+        Locked: the site is sealed and locked. Others as changes.propose_person.
+    """
     new = NewPerson(name=name, role=role, passphrase=passphrase)
-    return changes.propose_person(session.home, _signer(session), new, cost=calibrated())
+    slot = _held(session.home, new)
+    return changes.propose_person(session.home, _signer(session), new, cost=calibrated(), slot=slot)
 
 
 @acts("person.role")
@@ -145,15 +159,22 @@ def give_role(session: Session, name: str, role: str) -> Asked:
 
 @acts("person.remove")
 def remove(session: Session, name: str) -> Asked:
-    """Ask for a person to be removed. Raises as changes.propose_removal."""
+    """Ask for a person to be removed, and with them their way to unlock a sealed site.
+
+    Raises:
+        Locked: the site is sealed and locked. ConfigWrong: nobody else can unlock it. Others as
+            changes.propose_removal.
+    """
+    _check_slots(session.home, "person.remove", name)
     return changes.propose_removal(session.home, _signer(session), name)
 
 
 @acts("person.reset")
 def reset(session: Session, name: str, passphrase: str) -> Asked:
-    """Ask for a new key and passphrase of a person. Raises as changes.propose_reset."""
+    """Ask for a new key and passphrase of a person, also for unlocking. Raises as `add`."""
     new = NewPerson(name=name, role="", passphrase=passphrase)
-    return changes.propose_reset(session.home, _signer(session), new, cost=calibrated())
+    slot = _held(session.home, new)
+    return changes.propose_reset(session.home, _signer(session), new, cost=calibrated(), slot=slot)
 
 
 @acts("person.passphrase")
@@ -187,8 +208,19 @@ def request(session: Session, request_id: str) -> Asked:
 
 @acts(*_TWO)
 def answer(session: Session, request_id: str, *, yes: bool) -> Asked:
-    """Agree to or refuse a request, signed. Raises as approvals.vote."""
-    return approvals.vote(session.home, request_id, _signer(session), yes=yes)
+    """Agree to or refuse a request, signed. Who may unlock a sealed site follows a change of people at once.
+
+    Raises:
+        Locked, ConfigWrong: as `remove`. Others as approvals.vote.
+    """
+    home = session.home
+    request = approvals.show(home, request_id).request
+    if yes and request["action"] in CHANGES:
+        _check_slots(home, request["action"], request["target"])
+    asked = approvals.vote(home, request_id, _signer(session), yes=yes)
+    if asked.state == "used" and request["action"] in CHANGES:
+        follow_people(session, held=changes.slot_of(home, request_id))
+    return asked
 
 
 @acts("emergency.start")
@@ -216,6 +248,50 @@ def fingerprint(public: str) -> str:
     return " ".join(short[at : at + 4] for at in range(0, 16, 4))
 
 
+@anyone
+def follow_people(session: Session, *, held: str = "") -> Followed:
+    """Have who may unlock a sealed site be who is listed; see vault/following.py. Whatever calls this, it
+    does no more than what two people have signed.
+
+    Raises:
+        Locked: the site is locked. ConfigWrong: the key agent refuses.
+    """
+    home = session.home
+    if mode.mode(home) == mode.SINGLE or not sealed_home(home.path):
+        return Followed()
+    with transaction(home) as link:
+        told = unlocking.follow(home, held)
+        for what, names in (("vault.add", told.added), ("vault.remove", told.removed)):
+            for name in names:
+                audit.record(link, who=session.who, what=what, target=name)
+    return told
+
+
+def _held(home: Home, new: NewPerson) -> str:
+    """The way to unlock that a person will have; "" where nothing is sealed."""
+    if not sealed_home(home.path):
+        return ""
+    check_new(new.passphrase)
+    return unlocking.hold(home, new.name, new.passphrase, new.seed)
+
+
+def _check_slots(home: Home, action: str, name: str) -> None:
+    """Check that the vault can follow a change of people.
+
+    Raises:
+        Locked: it is sealed and locked. ConfigWrong: it would open for nobody.
+    """
+    if action == "person.role" or not sealed_home(home.path):
+        return
+    check_unlocked(home.path)
+    able = {slot["name"] for slot in slots.people(home) if slot["kind"] == slots.PASSPHRASE}
+    if action == "person.remove" and able == {name}:
+        raise ConfigWrong(
+            f"{name} is the last who can unlock this site.",
+            f"Let another do so first: cloister vault add NAME --as {name}",
+        )
+
+
 def _signer(session: Session) -> Signer:
     """The key of who is signed in. Raises NotAllowed where one person runs the site."""
     if session.actor.signer is None or session.actor.how != "signed-in":
@@ -223,8 +299,9 @@ def _signer(session: Session) -> Signer:
     return session.actor.signer
 
 
-def _sealed(home: Home, people: Sequence[NewPerson], cost: Cost | None) -> bytes:
-    """The master key of a vault that these people can open, with all plain files in it; resumes."""
+def _sealed(home: Home, people: Sequence[NewPerson], cost: Cost | None) -> tuple[bytes, int]:
+    """The master key of a vault that these people can open, with all plain files in it, and how many there
+    were; resumes."""
     first, *others = people
     if vault.exists(home.path):
         master = slots.open_slot(home, first.name, first.passphrase).master
@@ -234,8 +311,7 @@ def _sealed(home: Home, people: Sequence[NewPerson], cost: Cost | None) -> bytes
     for person in others:
         if person.name not in held:
             slots.add_slot(home, master, person.name, person.passphrase, cost=cost)
-    existing.seal_existing(home, master)
-    return master
+    return master, existing.seal_existing(home, master)
 
 
 def _slots(home: Home) -> list[dict[str, Any]]:

@@ -56,18 +56,21 @@ def unlock(session: Session, name: str, words: str, *, minutes: float, allow_swa
     """Unlock the site, or sign in at this terminal where it is unlocked. Both outcomes are audited.
 
     At a site with people the passphrase is that of the person, whose key signs from here on; who has no slot
-    in the vault can sign in once it is unlocked.
+    in the vault can sign in once it is unlocked, and who is not listed any more cannot unlock it.
 
     Raises:
         PassphraseWrong, NotAllowed: it is not the passphrase. Others as vault/unlocking.py.
     """
     from appliance.security.people import mode, persons
     from appliance.security.vault import slots, unlocking
+    from tui import session_people
 
     home = session.home
     single = mode.mode(home) == mode.SINGLE
     known = name in {slot["name"] for slot in slots.people(home)}
     try:
+        if not single and ((listed := persons.load(home)) is None or listed.find(name) is None):
+            raise slots.wrong()  # their slot may still be there: see follow_people
         if single or known or unlocking.status(home)["locked"]:
             unlocking.unlock(home, name, words, minutes=minutes, allow_swap=allow_swap)
     except slots.PassphraseWrong:
@@ -76,6 +79,7 @@ def unlock(session: Session, name: str, words: str, *, minutes: float, allow_swa
     if not single:
         signer = persons.sign_in(home, name, words, now=persons.utc_now())
         unlocking.sign_in(home, name, signer.seed)
+        session_people.follow_people(session)
     _note(home, name, "vault.unlock", allow_swap=allow_swap)
 
 
@@ -151,7 +155,7 @@ def new_recovery(session: Session, name: str, words: str, *, needed: int, shares
 
 @anyone
 def recover(session: Session, texts: Sequence[str], *, name: str, new_words: str) -> None:
-    """Give the slot `name` another passphrase by recovery shares; their signing key is gone."""
+    """Give the slot `name` another passphrase by recovery shares; what they sign with keeps the old one."""
     home, who = session.home, session.who
     from appliance.security.vault import box, recovery, slots
 
@@ -176,7 +180,7 @@ def rotate(session: Session, name: str, words: str, *, told: Told) -> None:
 
 @acts("vault.rotate")
 def seal(session: Session, name: str, words: str, *, told: Told) -> tuple[int, str]:
-    """Seal what is plain; the number of files, and what to know of their old blocks."""
+    """Seal what is plain; the number of files, and what to know of their old blocks, if there are any."""
     home = session.home
     from appliance.security.vault import existing
 
@@ -184,7 +188,7 @@ def seal(session: Session, name: str, words: str, *, told: Told) -> tuple[int, s
     _note(home, name, "vault.seal.begin")
     count = existing.seal_existing(home, master, told=told)
     _note(home, name, "vault.seal.end", files=count)
-    return count, existing.REST
+    return count, existing.REST if count else ""
 
 
 @acts("record.read")

@@ -35,7 +35,11 @@ def key_name(site: str) -> str:
 
 
 def site_key(home: Home) -> LogKey | None:
-    """The site's signer; None until it has keys (`cloister init`, `cloister trust init`)."""
+    """The site's signer; None until it has keys (`cloister init`, `cloister trust init`).
+
+    Raises:
+        Locked: the site is sealed and locked. Nothing is signed then: not a checkpoint, not a bundle.
+    """
 
     from appliance.core.reading import read_bytes
     from appliance.security.log.checkpoint import Signer

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.core.errors import ConfigWrong
+from appliance.core.vaulted import has_vault
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,8 @@ def open_home(path: Path | None = None) -> Home:
     The folder is `path`, else `CLOISTER_HOME`, else `~/.cloister`. It is private if this user owns it.
 
     Raises:
-        ConfigWrong: the folder cannot be made or written.
+        ConfigWrong: the folder cannot be made or written. VaultGone: it is sealed, and its vault.json is
+            missing or another home's.
     """
     chosen = path or Path(os.environ.get("CLOISTER_HOME") or Path.home() / ".cloister")
     home = Home(path=chosen.expanduser().absolute())
@@ -117,6 +119,7 @@ def open_home(path: Path | None = None) -> Home:
             f"The home folder {home.path} cannot be used: {problem.strerror}.",
             "Choose another with --home DIR or CLOISTER_HOME.",
         ) from problem
+    has_vault(home.path)  # whatever is done next, it is not done to a sealed home that looks plain
     return home
 
 

@@ -1,8 +1,8 @@
 """Which files of a home are sealed, and who seals them: core knows that there is a vault, not how it works.
 
-A home with a vault.json is sealed: everything below AREAS is written and read through the Sealer of that
-home, except what OPEN names. A process that has not mounted one asks for it at the first file, and gets
-Locked where the site is: nothing is ever written plain because somebody forgot to mount.
+A home with a vault.json is sealed (vaulted.py): everything below AREAS is written and read through the
+Sealer of that home, except what OPEN names. A process that has not mounted one asks for it at the first file,
+and gets Locked where the site is: nothing is ever written plain because somebody forgot to mount.
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ import importlib
 import io
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from appliance.core.errors import ApplianceError
-
-VAULT = "vault.json"
-MAGIC = b"CLOISTER-S1\n"
-AREAS = frozenset({"datasets", "models", "feedback", "documents", "routes", "reports", "jobs"})
-OPEN = frozenset({"events.jsonl", "log.txt", "llama-server.log"})
-"""Files of jobs/ that hold no record text and are read while the site is locked."""
+from appliance.core.vaulted import AREAS, has_vault, is_open
 
 KEYS = "CLOISTER_KEYS"
 
@@ -51,6 +48,10 @@ class Sealer(Protocol):
 
     def seal(self, source: BinaryIO, target: Path, name: str) -> None:
         """Write all of `source` sealed to the new file `target`, which will be moved to `name`; fsynced."""
+
+    def writing(self, handle: int, name: str) -> AbstractContextManager[Callable[[memoryview], None]]:
+        """Give what takes the parts of a file in turn; they are sealed into the empty file open as `handle`,
+        which will be moved to `name`, and fsynced at the end of the block."""
 
     def opened(self, path: Path, name: str) -> io.RawIOBase:
         """The plain content of the sealed file `path`.
@@ -150,18 +151,22 @@ def unmount(root: Path) -> None:
 
 
 def place(path: Path) -> Place | None:
-    """Where `path` lies when it belongs to the sealed part of a home, else None."""
+    """Where `path` lies when it belongs to the sealed part of a home, else None.
+
+    Raises:
+        VaultGone: the home is sealed, and its vault.json is missing or another's.
+    """
     whole = Path(os.path.abspath(path))  # noqa: PTH100 - links are not followed: names are as in the database
     for root in whole.parents:
-        inside = whole.relative_to(root).parts
-        if inside[0] in AREAS and (root / VAULT).is_file():
-            return None if inside[0] == "jobs" and whole.name in OPEN else Place(root=root, path=whole)
+        inside = whole.relative_to(root)
+        if inside.parts[0] in AREAS and has_vault(root):
+            return None if is_open(inside) else Place(root=root, path=whole)
     return None
 
 
 def sealed_home(root: Path) -> bool:
-    """Whether the home in `root` has a vault."""
-    return (root / VAULT).is_file()
+    """Whether the home in `root` has a vault. Raises VaultGone, as `place`."""
+    return has_vault(root)
 
 
 def inherited() -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from appliance.core.db import reading
 from appliance.core.errors import ApplianceError, ConfigWrong, ModelRejected, NotFound
 from appliance.core.files import need_room, replacing, replacing_folder, sha256_file, sha256_folder
 from appliance.core.home import Home
-from appliance.core.reading import size_of
+from appliance.core.reading import copy_plain, size_of
 from appliance.models import registry, removal
 from appliance.models.load import check_checkpoint, read_json
 from appliance.models.registry import Model
@@ -163,7 +163,7 @@ def enter_adapter(
     folder = home.models / name
     with replacing_folder(folder) as draft:
         for file in files:
-            shutil.copyfile(file, draft / file.name)
+            copy_plain(file, draft / file.name)
         _refuse_taken(home, name, sha256_folder(draft))
     return registry.add(
         home,
@@ -172,7 +172,7 @@ def enter_adapter(
             kind="adapter",
             path=folder,
             sha256=sha256_folder(folder),
-            size=sum(file.stat().st_size for file in folder.iterdir()),
+            size=sum(size_of(file) for file in folder.iterdir()),
             parent=base.name,
             facts={"imported": True, **facts},
         ),

@@ -18,6 +18,8 @@ from appliance.core.errors import DataRejected, ModelRejected
 from appliance.core.events import now
 from appliance.core.files import replacing_folder
 from appliance.core.home import Home
+from appliance.core.reading import copy_plain, read_bytes
+from appliance.core.sealing import sealed_home
 from appliance.models import importing as models
 from appliance.models import registry
 from appliance.models.registry import Model
@@ -67,7 +69,7 @@ def receive(
         case "adapter":
             made = _adapter(home, brought, name or facts.name, who)
         case "trust":
-            document = _only(folder, ".json").read_bytes()
+            document = read_bytes(_only(folder, ".json"))
             made = f"trust version {store.accept(home, document, bundled=True, who=who).version}"
         case "wheelhouse":
             made = _wheelhouse(home, brought)
@@ -88,7 +90,9 @@ def _model(home: Home, brought: Imported, name: str, check_gguf: Checker, who: s
     def check(draft: Path) -> dict[str, Any]:
         return {**check_gguf(draft), **told}
 
-    model = models.import_gguf(home, source, name, check=check, copy=os.link, who=who, right=importing.RIGHT)
+    # A sealed file is bound to its place, so it is read and sealed anew there.
+    copy = copy_plain if sealed_home(home.path) else os.link
+    model = models.import_gguf(home, source, name, check=check, copy=copy, who=who, right=importing.RIGHT)
     _keep_report(home, brought, model, who)
     source.unlink(missing_ok=True)  # the registry has it, under the same hash; two names would hinder exports
     return model.name
@@ -109,7 +113,7 @@ def _wheelhouse(home: Home, brought: Imported) -> str:
                 for source in sources:
                     target = draft / source.relative_to(brought.folder)
                     target.parent.mkdir(mode=0o700, exist_ok=True)
-                    os.link(source, target)
+                    copy_plain(source, target)
                 wheelhouse.settle(draft)
         except DataRejected as problem:
             raise ModelRejected(problem.message, "Do not install from it; ask its maker.") from problem
@@ -140,7 +144,7 @@ def _adapter(home: Home, brought: Imported, name: str, who: str) -> str:
     for file in files:
         if file.suffix == ".safetensors":
             read_header(file)
-    config = json.loads((brought.folder / "adapter_config.json").read_bytes())
+    config = json.loads(read_bytes(brought.folder / "adapter_config.json"))
     if not isinstance(config, dict) or config.get("auto_mapping") is not None:
         raise ModelRejected("The adapter brings code of its own.", "Ask its maker for a plain LoRA adapter.")
     model = models.enter_adapter(

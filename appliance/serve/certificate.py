@@ -1,7 +1,7 @@
 """The site's own TLS certificate, for an endpoint that other machines reach: a small CA and what it signs.
 
-In the home's folder `tls`, readable by its owner only: ca.pem, ca.key, server.pem, server.key. Clients
-are given ca.pem once; what it may vouch for is in serve/authority.py.
+In the home's folder `tls`, readable by its owner only: ca.pem, ca.key, server.pem, server.key; the keys are
+sealed where the home is. Clients are given ca.pem once; what it may vouch for is in serve/authority.py.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from appliance.core.db import transaction
 from appliance.core.errors import ConfigWrong
 from appliance.core.files import replacing
 from appliance.core.home import Home
+from appliance.core.reading import read_bytes
 from appliance.security import audit
 from appliance.serve.authority import (
     Pair,
@@ -141,7 +142,7 @@ def _usable(folder: Path, names: Iterable[str], now: datetime) -> x509.Certifica
 
 def _read_certificate(path: Path) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
+        return x509.load_pem_x509_certificate(read_bytes(path))
     except (OSError, ValueError) as problem:
         raise _damaged(path) from problem
 
@@ -157,7 +158,7 @@ def _read_pair(folder: Path, name: str) -> Pair | None:
         return None
     certificate = _read_certificate(path)
     try:
-        key = serialization.load_pem_private_key(key_path.read_bytes(), None)
+        key = serialization.load_pem_private_key(read_bytes(key_path), None)
     except (OSError, ValueError, TypeError) as problem:
         raise _damaged(key_path) from problem
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():

@@ -25,6 +25,7 @@ import uvicorn
 
 from appliance.core.errors import Busy, NoRoom
 from appliance.core.job import Job
+from appliance.core.sealing import place
 from appliance.security.airgap.entering import port_is_open
 from appliance.security.keys import KeyRing
 from appliance.security.log.requests import RequestLog
@@ -77,14 +78,14 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     chosen = choose_all(spec, job.home, job.log)
     cache = check_cache(spec)
     host, port = spec.get("host") or DEFAULT_HOST, spec.get("port")
-    tls = _tls(spec, job, host)
-    listener = open_port(
-        host,
-        DEFAULT_PORT if port is None else int(port),
-        tls=tls is not None,
-        holder=lambda taken: job_on(job.home, taken, DEFAULT_PORT, own=job.id),
-    )
     with ExitStack() as held:
+        tls = _tls(spec, job, host, held)
+        listener = open_port(
+            host,
+            DEFAULT_PORT if port is None else int(port),
+            tls=tls is not None,
+            holder=lambda taken: job_on(job.home, taken, DEFAULT_PORT, own=job.id),
+        )
         held.enter_context(closing(listener))
         port_is_open()  # from here on there is no way out, and no model or request was touched before
         house, embedder = open_house(spec, job, chosen, held), open_embedder(spec, job, held)
@@ -117,8 +118,11 @@ class _Tls:
     name: str = field(default_factory=socket.gethostname)
 
 
-def _tls(spec: dict[str, Any], job: Job, host: str) -> _Tls | None:
-    """What was given, else the site's own certificate beyond this machine, else none."""
+def _tls(spec: dict[str, Any], job: Job, host: str, held: ExitStack) -> _Tls | None:
+    """What was given, else the site's own certificate beyond this machine, else none.
+
+    A sealed key is opened into memory until `held` ends: uvicorn wants a path.
+    """
     certificate, key = spec.get("tls_cert"), spec.get("tls_key")
     if certificate or key:
         check_tls(Path(certificate or ""), Path(key or ""))
@@ -128,9 +132,14 @@ def _tls(spec: dict[str, Any], job: Job, host: str) -> _Tls | None:
     from appliance.serve.certificate import site_certificate  # 8 MB, not needed on loopback
 
     made = site_certificate(job.home, host, who=job.who)
+    key = made.key
+    if place(key) is not None:
+        from appliance.security.vault.opened import in_memory
+
+        key = held.enter_context(in_memory(key))
     return _Tls(
         certificate=str(made.certificate),
-        key=str(made.key),
+        key=str(key),
         ca=str(made.ca),
         fingerprint=made.fingerprint,
         name=next((name for name in made.names if not is_here(name)), "localhost"),

@@ -14,9 +14,12 @@ from pathlib import Path
 import bundle_kills as k
 import bundle_support as b
 import pytest
+from vault_support import sealed_home, unlocked
 
 from appliance.core.db import reading
 from appliance.core.home import Home, open_home
+from appliance.core.reading import read_bytes
+from appliance.core.vaulted import MAGIC
 from appliance.security import audit
 from appliance.security.bundle import importing
 from appliance.security.bundle.reading import verify
@@ -24,15 +27,15 @@ from appliance.security.bundle.reading import verify
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
 
 
-def fork(what: str, home: Home, file: Path, at: int) -> int:
+def fork(what: str, home: Home, file: Path, at: int, said: Path = Path(os.devnull)) -> int:
     """Run it in a child that has everything imported; the signal it died of, or 0."""
     pid = os.fork()
     if not pid:
         code = 1
         try:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1)
+            sys.stdout = said.open("w")
             k.main(what, str(home.path), str(file), at)
+            sys.stdout.flush()
             code = 0
         finally:
             os._exit(code)
@@ -68,9 +71,9 @@ def check_brought(home: Home) -> str:
     assert lines == [row[0] for row in rows] and len(floors) == len(rows) <= 1
     if rows:
         folder = home.bundles / rows[0][0]
-        assert (folder / "model.gguf").read_bytes() == k.BIG and (
-            folder / "LICENSE"
-        ).read_bytes() == b"licence"
+        assert read_bytes(folder / "model.gguf") == k.BIG
+        assert read_bytes(folder / "LICENSE") == b"licence"
+        assert len(read_bytes(folder / importing.SIGNED)) > 500
     return "nothing" if not rows else "entered" if rows[0][2] else "live"
 
 
@@ -111,6 +114,42 @@ def test_import_dies_anywhere(tmp_path: Path) -> None:
             assert fork("import", home, file, 0) == 0, "it goes on by itself"
         assert check_brought(home) == "entered"
     assert seen == {"nothing", "live", "entered"}
+
+
+def test_import_into_a_sealed_home_dies_anywhere(tmp_path: Path) -> None:
+    """And at no moment is a byte of it plain on the disk."""
+    file = tmp_path / "x.clb"
+    b.bundle(file, k.request().sources)
+    template, master = sealed_home(tmp_path / "template")
+    b.pinned(template)
+
+    def copied(name: str) -> Home:
+        shutil.copytree(template.path, tmp_path / name)
+        return open_home(tmp_path / name)
+
+    with unlocked(whole := copied("whole"), master):
+        assert fork("import", whole, file, 0, tmp_path / "count") == 0
+    moments, seen = 2 * int((tmp_path / "count").read_text()), set()
+    assert moments >= 20
+    for at in range(1, moments + 1):
+        with unlocked(home := copied(f"home{at}"), master):
+            assert fork("import", home, file, at) == signal.SIGKILL
+            check_sealed(home)
+            seen.add(state := check_brought(home))
+            if state != "entered":
+                assert fork("import", home, file, 0) == 0, "it goes on by itself"
+            assert check_brought(home) == "entered"
+            check_sealed(home)
+    assert seen == {"nothing", "live", "entered"}
+
+
+def check_sealed(home: Home) -> None:
+    """What is there is sealed, or the zeros that a sealed file begins as, with chunks after them."""
+    for one in home.bundles.rglob("*"):
+        if one.is_file() and one.name != ".lock":
+            content = one.read_bytes()
+            assert content[: len(MAGIC)] in (MAGIC, b"", bytes(len(MAGIC))), one
+            assert not any(part in content for part in (k.BIG[:64], k.BIG[5000:5064], b"licence", b"sha256"))
 
 
 @pytest.mark.soak

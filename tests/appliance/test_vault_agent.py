@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from vault_support import WORDS, agent, sealed_home
+from vault_support import WORDS, agent, keys_of, sealed_home
 
 from appliance.core import files, reading, sealing
 from appliance.core.errors import ConfigWrong
@@ -191,8 +191,7 @@ def test_another_account_is_not_answered(tmp_path: Path, monkeypatch: pytest.Mon
     from appliance.security.vault import agent as agents
 
     home, master = sealed_home(tmp_path / "home")
-    keys = mounted.store_keys_from(_order(home, master))
-    held = agents.Held(keys=keys, minutes=1)
+    held = agents.Held(home=home, master=master, keys=keys_of(home, master), minutes=1)
     for uid, answered in ((os.getuid(), True), (os.getuid() + 1, False)):
         ours, theirs = socket.socketpair()
         ours.sendall(canonical.encode({"do": "keys"}) + b"\n")
@@ -206,12 +205,6 @@ def test_another_account_is_not_answered(tmp_path: Path, monkeypatch: pytest.Mon
             told = b""
         assert bool(told) is answered
         ours.close()
-
-
-def _order(home: object, master: bytes) -> object:
-    from vault_support import keys_of
-
-    return keys_of(home, master).to_json()  # type: ignore[arg-type]
 
 
 def test_what_is_no_request_does_not_end_it(tmp_path: Path) -> None:
@@ -314,3 +307,14 @@ def test_a_home_without_a_vault_needs_none(tmp_path: Path) -> None:
     files.write_bytes(home.feedback / "a", b"x")
     assert (home.feedback / "a").read_bytes() == b"x"
     assert unlocking.status(home) == {"vault": False, "locked": False}
+
+
+def test_the_agent_gives_nothing_of_the_master_for_any_question(tmp_path: Path) -> None:
+    """It holds the master, to have the slots follow the list of people; that answers with names only."""
+    home, master = sealed_home(tmp_path / "home")
+    with agent(home, master):
+        assert place.ask(home.path, "follow", held="") == {"added": [], "removed": []}
+        for values in ({}, {"head": {}, "first": "00", "signing": "00"}, {"head": 1}):
+            for what in ("hold", "follow"):
+                with pytest.raises(ConfigWrong):
+                    place.ask(home.path, what, **values)

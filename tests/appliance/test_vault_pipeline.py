@@ -6,9 +6,10 @@ import asyncio
 import base64
 import csv
 import os
+import ssl
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,22 @@ import serve_support as support
 from vault_support import agent, sealed_home, unlocked
 
 from appliance.core import files, reading
+from appliance.core.db import reading as looking
 from appliance.core.errors import ModelRejected
 from appliance.core.home import Home, open_home
 from appliance.core.job import Job
 from appliance.core.sealing import Locked, SealBroken
+from appliance.core.vaulted import MAGIC
 from appliance.data import overlap, store
 from appliance.data.job import run as import_data
 from appliance.models import importing, registry
 from appliance.models.llama import LlamaFile
 from appliance.models.registry import Model
 from appliance.ops import jobs
+from appliance.security.log.request_rows import find_prompt, prompt_mac
+from appliance.security.log.requests import RequestLog
 from appliance.serve import feedback, review
+from appliance.serve import job as serving
 from appliance.serve.checked import CheckedFile
 from appliance.serve.documents import index
 from appliance.serve.documents.indexing import update
@@ -34,6 +40,8 @@ from appliance.serve.documents.retrieve import retrieve
 from appliance.serve.engine import Settings, native_binary, pick_engine
 from appliance.serve.feedback import Answers
 from appliance.serve.header import read_header
+from tui.session_bundle import identity
+from tui.site_key import make_site_key, site_key
 
 CANARY = "Zoltanquux"
 COLUMNS = {"text": "message", "label": "queue", "unit": "patient"}
@@ -199,6 +207,50 @@ def test_a_sealed_gguf_is_served_from_memory(tmp_path: Path, engine: str) -> Non
         assert said
     finally:
         held.close()
+
+
+def test_the_keys_of_the_site_are_sealed_and_reach_their_readers(tmp_path: Path) -> None:
+    home, master = sealed_home(tmp_path / "home")
+    with unlocked(home, master):
+        made = make_site_key(home, "me", "Anna", "site")
+        signer = site_key(home)
+        assert signer is not None and identity(home).key == made.key
+        with closing(RequestLog(home)) as log, asyncio.Runner() as runner:
+            runner.run(_asked(log, CANARY))
+        assert len(find_prompt(home, CANARY)) == 1
+        with ExitStack() as held:
+            job = Job(id="0001", kind="serve", folder=home.jobs / "0001", home=home)
+            tls = serving._tls({}, job, "10.1.2.3", held)
+            assert tls is not None and str(Path(tls.key).readlink()).startswith("/memfd:")
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key)
+            assert Path(str(tls.ca)).read_bytes().startswith(b"-----BEGIN CERTIFICATE")
+        assert not Path(tls.key).exists()
+    names = ("keys/identity.json", "keys/requests.key", "tls/ca.key", "tls/server.key")
+    assert [name for name in names if not (home.path / name).read_bytes().startswith(MAGIC)] == []
+    for read in (
+        lambda: site_key(home),
+        lambda: identity(home),
+        lambda: find_prompt(home, CANARY),
+        lambda: serving._tls({}, job, "10.1.2.3", held),
+        lambda: make_site_key(home, "me", "Anna", "site"),
+    ):
+        with pytest.raises(Locked):
+            read()
+
+
+async def _asked(log: RequestLog, prompt: str) -> None:
+    await log.asked("key", "m", prompt)[1]
+
+
+def test_a_stolen_database_links_no_prompt(tmp_path: Path) -> None:
+    """What the day's row holds is not enough to try prompts with."""
+    home, master = sealed_home(tmp_path / "home")
+    with unlocked(home, master), closing(RequestLog(home)) as log, asyncio.Runner() as runner:
+        runner.run(_asked(log, CANARY))
+    with looking(home) as link:
+        (day,) = link.execute("SELECT key FROM request_days").fetchone()
+        (kept,) = link.execute("SELECT prompt FROM request_log").fetchone()
+    assert kept and prompt_mac(day, CANARY) != kept
 
 
 def test_a_job_of_a_locked_site_is_not_started_and_one_that_was_says_so(tmp_path: Path) -> None:

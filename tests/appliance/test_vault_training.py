@@ -10,7 +10,8 @@ import pytest
 from vault_support import agent, sealed_home
 
 from appliance.core.home import Home
-from appliance.core.sealing import MAGIC, Locked
+from appliance.core.sealing import Locked
+from appliance.core.vaulted import MAGIC
 from appliance.models import importing
 from appliance.ops import jobs
 

@@ -123,13 +123,11 @@ def test_a_sealed_site_of_people(
     say("evidence", "verify", made["path"])
 
 
-def test_a_locked_site_passes_nothing_that_it_could_not_read(sealed: Home, say: Say) -> None:
+def test_a_locked_site_signs_no_report(sealed: Home, say: Say) -> None:
     unlocking.lock(sealed)
-    made = json.loads(say("evidence", "--only", "gdpr", "--json", code=15)[0])
-    assert made["probes"]["data"]["outcome"] == shape.FAILED
-    assert "cloister unlock" in made["probes"]["data"]["found"]
-    assert "gdpr Art. 32" in made["lacking"]
-    assert made["probes"]["sealed"]["outcome"] == shape.SUPPORTS
+    refused = json.loads(say("evidence", "--only", "gdpr", "--json", code=12)[0])["error"]
+    assert refused["code"] == "locked" and "cloister unlock" in refused["hint"]
+    assert not (sealed.path / "evidence").exists() or not list((sealed.path / "evidence").iterdir())
 
 
 def test_one_law_alone(home: Home, tmp_path: Path, say: Say) -> None:

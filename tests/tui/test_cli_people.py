@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "appliance"))
 import people_support as site
 
 from appliance.core.home import Home
+from appliance.core.vaulted import MAGIC
 from appliance.security.passphrase import Cost
 from appliance.security.people import mode, persons
 from appliance.security.vault import unlocking
@@ -66,6 +67,8 @@ def init(folder: Path) -> list[str]:
 def test_a_site_is_made_people_are_added_and_two_approve(home: Home, tmp_path: Path, cloister: Any) -> None:
     code, made, told = cloister(*init(tmp_path))
     assert code == 0 and made["mode"] == "people" and "cloister people add NAME operator" in told
+    assert made["were_plain"] == 0 and "old blocks" not in " ".join(told.split())
+    assert home.identity.read_bytes().startswith(MAGIC)
     assert [one["name"] for one in made["people"]] == ["sam", "olga"]
     assert cloister("data", "list")[0] == 13  # nobody is signed in
     code, asked, told = cloister(
@@ -160,7 +163,10 @@ def test_a_single_person_says_so_and_can_become_people_but_not_back(
     assert cloister("approve", "list")[1]["requests"] == []
     assert cloister("people", "remove", "sam")[0] == 13
     assert cloister("people", "list", who="sam")[0] == 2
-    assert cloister(*init(tmp_path))[1]["mode"] == "people"
+    assert not home.identity.read_bytes().startswith(MAGIC)
+    code, made, told = cloister(*init(tmp_path))
+    assert made["mode"] == "people" and home.identity.read_bytes().startswith(MAGIC)
+    assert made["were_plain"] == 1 and "old blocks" in " ".join(told.split())
     code, error, _ = cloister("init", "--site", "Lone", "--single-person")
     assert code == 2 and "its people already" in error["error"]["message"]
 

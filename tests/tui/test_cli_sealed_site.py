@@ -109,6 +109,36 @@ def test_people_unlock_sign_and_lock(cloister: Command, words: dict[str, Path], 
     assert cloister("olga", "audit", "verify")[0] == 0
 
 
+def test_who_is_added_unlocks_after_a_start_and_who_is_removed_does_not(
+    cloister: Command, words: dict[str, Path], tmp_path: Path
+) -> None:
+    init(cloister, words)
+    for name in PEOPLE:
+        assert unlock(cloister, words, name) == 0
+    words["nora"] = words["nobody"]
+    add = ("people", "add", "nora", "operator", "--passphrase-file", str(words["nora"]))
+    code, asked = cloister("sam", *add)
+    assert code == 0, asked
+    assert cloister("olga", "approve", "yes", asked["id"])[0] == 0
+    assert cloister("ana", "lock")[0] == 0
+    assert unlock(cloister, words, "nora") == 0, "nobody else is there"
+    assert cloister("nora", "data", "list")[0] == 0
+    code, asked = cloister("sam", "people", "remove", "nora")
+    assert code == 13, "sam is to sign in again: the lock ended that"
+    for name in PEOPLE:
+        assert unlock(cloister, words, name) == 0
+    code, asked = cloister("sam", "people", "remove", "nora")
+    assert code == 0, asked
+    assert cloister("olga", "approve", "yes", asked["id"])[0] == 0
+    slots = {one["name"] for one in cloister("olga", "vault", "status")[1]["slots"]}
+    assert slots == set(PEOPLE)
+    assert cloister("nora", "data", "list")[0] == 13
+    assert cloister("ana", "lock")[0] == 0
+    assert unlock(cloister, words, "nora") == 12
+    assert cloister("ana", "vault", "status")[1]["locked"] is True
+    assert unlock(cloister, words, "ana") == 0
+
+
 def test_a_model_leaves_a_sealed_site_when_two_people_agree(
     cloister: Command, words: dict[str, Path], tmp_path: Path
 ) -> None:

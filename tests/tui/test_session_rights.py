@@ -127,6 +127,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "session_people.sign_in": (),
     "session_people.rights": (),
     "session_people.fingerprint": (),
+    "session_people.follow_people": (),
     "session_people.people": ("site.read",),
     "session_people.alarms": ("site.read",),
     "session_people.requests": ("site.read",),

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from appliance.core.sealing import sealed_home
 from appliance.security.people.roles import needed
 from appliance.security.people.rows import Asked
 from tui.cli.face import Face, command
@@ -69,8 +70,16 @@ def no(face: Face, request_id: Id) -> None:
 def _answer(face: Face, request_id: str, *, yes: bool) -> None:
     from tui import session_people
 
-    asked = session_people.answer(face.session, request_id, yes=yes)
+    session = face.session
+    asked = session_people.answer(session, request_id, yes=yes)
     say_asked(face, asked)
+    if (
+        asked.state == "used"
+        and asked.request["action"] == "person.remove"
+        and sealed_home(session.home.path)
+    ):
+        face.wrap(f"{asked.request['target']} cannot unlock any more. What they knew of the keys, they know.")
+        face.say("Next: cloister vault rotate")
     if asked.state == "approved":
         face.wrap(f"It can be done now, once: {asked.request['asker']} gives the command again.")
     face.result(told_of(asked))

@@ -73,7 +73,8 @@ def init(
     face.wrap(made["statement"][0].upper() + made["statement"][1:] + ".")
     if made["sealed"]:
         face.wrap("Sealed and unlocked. Sign in at a terminal with: cloister unlock --as NAME")
-        face.wrap(REST)
+        if made["were_plain"]:
+            face.wrap(REST)
         face.say("Print recovery shares now: cloister vault recovery")
     if made["people"] and OPERATOR not in {one.role for one in people}:
         face.wrap(f"Nobody imports or trains yet. Next: cloister people add NAME {OPERATOR} --as NAME")

@@ -204,7 +204,8 @@ def vault_seal(face: Face, name: As = None, words: Words = None) -> None:
     own = _asked(f"Passphrase of {name}: ", words)
     count, rest = session_vault.seal(face.session, name, own, told=_progress(face, "files"))
     face.say(f"{count} files were sealed; the site is locked.")
-    face.wrap(rest)
+    if rest:
+        face.wrap(rest)
     face.result({"sealed": count, "rest": rest})
 
 

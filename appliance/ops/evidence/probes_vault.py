@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from appliance.core.home import Home
-from appliance.core.sealing import AREAS, MAGIC, OPEN
+from appliance.core.vaulted import AREAS, MAGIC, is_open
 from appliance.ops.evidence.log_entries import entries
 from appliance.ops.evidence.shape import Found, Look, absent, count, lacks, supports
 from appliance.security.vault import opened, unlocking
@@ -154,7 +154,7 @@ def _source(number: int, mounts: Path) -> str | None:
 def _files(home: Home) -> Iterator[Path]:
     for area in sorted(AREAS):
         for path in sorted((home.path / area).rglob("*")):
-            if path.is_file() and not path.is_symlink() and not (area == "jobs" and path.name in OPEN):
+            if path.is_file() and not path.is_symlink() and not is_open(path.relative_to(home.path)):
                 yield path
 
 

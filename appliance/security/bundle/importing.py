@@ -2,7 +2,8 @@
 
 Files are written into a quarantine folder on the same disk, each synced and hashed; then a row
 "staged" is entered, the folder is renamed to the hash of its manifest, and one transaction makes the
-row "live", raises the signer's number and writes the audit line. `sweep` at start-up removes whatever
+row "live", raises the signer's number and writes the audit line. In a sealed home the files are sealed as
+they come, under the names that they will have. `sweep` at start-up removes whatever
 did not get that far; the bundle can then be imported again. One import runs at a time.
 """
 
@@ -22,10 +23,10 @@ from pathlib import Path
 from appliance.core.db import reading, transaction
 from appliance.core.errors import BundleRefused, Busy
 from appliance.core.events import now
-from appliance.core.files import need_room, sync, telling_full, write_private
+from appliance.core.files import need_room, sync, telling_full
 from appliance.core.home import Home
+from appliance.core.sealing import place
 from appliance.security import audit
-from appliance.security.bundle.manifest import Entry
 from appliance.security.bundle.reading import Opened, Reader, Take, look
 from appliance.security.bundle.refusals import refused
 from appliance.security.people import guard
@@ -68,7 +69,7 @@ def import_bundle(
 
     Raises:
         BundleRefused: with the exact reason; nothing has changed. NoRoom: too little disk.
-        Busy: another import runs. NotAllowed: `who` may not import.
+        Busy: another import runs. NotAllowed: `who` may not import. Locked: the home is sealed and locked.
     """
     with reading(home) as link:  # before anything is written; what counts is asked where it goes live
         guard.spend(link, home, who, RIGHT, path.name)
@@ -87,7 +88,7 @@ def import_bundle(
             draft = home.bundles / f"{_QUARANTINE}{secrets.token_hex(8)}"
             try:
                 with telling_full(home.bundles):
-                    _receive(reader, draft)
+                    _receive(home, reader, draft)
                     _publish(home, opened, draft, who=who)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
@@ -157,23 +158,31 @@ def _unfinished(home: Home, path: Path, identity: Identity, trust: Trust) -> Ope
     return opened if row else None
 
 
-def _receive(reader: Reader, draft: Path) -> None:
+def _receive(home: Home, reader: Reader, draft: Path) -> None:
     """Write all files into the folder `draft`, synced."""
+    target = home.bundles / reader.opened.digest
+    where = place(target / SIGNED)
     draft.mkdir(mode=0o700)
     top = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
 
         @contextmanager
-        def into(entry: Entry) -> Iterator[Take]:
-            handle = _new_file(top, entry.path)
+        def into(path: str) -> Iterator[Take]:
+            handle = _new_file(top, path)
             try:
-                yield lambda part: _whole(handle, part)
-                os.fsync(handle)
+                if where is None:
+                    yield lambda part: _whole(handle, part)
+                    os.fsync(handle)
+                else:
+                    name = (target / path).relative_to(where.root).as_posix()
+                    with where.sealer.writing(handle, name) as take:
+                        yield take
             finally:
                 os.close(handle)
 
-        reader.files(into)
-        write_private(draft / SIGNED, reader.opened.signed)
+        reader.files(lambda entry: into(entry.path))
+        with into(SIGNED) as take:
+            take(memoryview(reader.opened.signed))
         for folder in sorted((one for one in draft.rglob("*") if one.is_dir()), reverse=True):
             sync(folder)
         os.fsync(top)

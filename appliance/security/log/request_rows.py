@@ -10,10 +10,13 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from appliance.core.db import reading
+from appliance.core.files import write_private
 from appliance.core.home import Home
+from appliance.core.reading import read_bytes
 from appliance.security import audit
 from appliance.security.log.renewed import folder_of, renewals
 from appliance.security.log.walk import Damage
@@ -24,13 +27,30 @@ _COLUMNS = "id, request, kind, at, key, model, route, prompt_tokens, completion_
 _MARK = f'"what":"{WHAT}"'
 
 
-def day_key(link: sqlite3.Connection, moment: datetime, *, who: str) -> bytes:
-    """The key of a moment's UTC day, made if missing; then the keys of days long past are deleted."""
+def day_key(home: Home, link: sqlite3.Connection, moment: datetime, *, who: str) -> bytes:
+    """The key of a moment's UTC day, made if missing; then the keys of days long past are deleted.
+
+    It is made of a secret of the day, in the database, and one of the site, in `keys`: a stolen disk of a
+    sealed home has the first and not the second, and so tells nothing of a prompt.
+
+    Raises:
+        Locked: the home is sealed and locked.
+    """
     day = moment.date().isoformat()
     link.execute("INSERT OR IGNORE INTO request_days VALUES (?, ?)", (day, secrets.token_bytes(32)))
     row = link.execute("SELECT key FROM request_days WHERE day = ?", (day,)).fetchone()
     forget(link, moment, who=who)
-    return bytes(row[0])
+    if not _secret_place(home).exists():  # `link` writes, so that nobody else does now
+        write_private(_secret_place(home), secrets.token_bytes(32))
+    return _both(read_bytes(_secret_place(home)), row[0])
+
+
+def _secret_place(home: Home) -> Path:
+    return home.identity.with_name("requests.key")
+
+
+def _both(site: bytes, day: bytes) -> bytes:
+    return hmac.digest(site, b"cloister/requests/1\0" + bytes(day), "sha256")
 
 
 def prompt_mac(key: bytes, prompt: Any) -> str:
@@ -43,10 +63,16 @@ def find_prompt(home: Home, prompt: Any) -> list[dict[str, Any]]:
     """The requests that sent just this prompt, of the days whose key is still there, oldest first.
 
     Those of logs that were set aside as damaged are among them.
+
+    Raises:
+        Locked: the home is sealed and locked.
     """
+    if not _secret_place(home).exists():
+        return []
+    site = read_bytes(_secret_place(home))
     with reading(home) as link:
         days = link.execute("SELECT day, key FROM request_days ORDER BY day").fetchall()
-        macs = [(str(day), prompt_mac(key, prompt)) for day, key in days]
+        macs = [(str(day), prompt_mac(_both(site, key), prompt)) for day, key in days]
         found = _sent(link, macs)
     for one in renewals(home):
         path = folder_of(home, one.number) / "log.db"

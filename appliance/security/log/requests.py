@@ -1,11 +1,12 @@
 """What was asked of the endpoint, written before anything is answered: `RequestLog`.
 
-Two rows a request: "asked" (who, which model, the prompt as HMAC-SHA256 under a random key of its UTC
-day), which must be on the disk before the first word goes out, and "answered" (which model, by which
-route, how many tokens). A thread writes them in groups: at once when somebody waits, but not sooner than
-5 ms after the group before, and within 50 ms when nobody does. Each group is one audit entry with the
-SHA-256 of its rows, so the tree holds the rows too. The day's key says whether a prompt that somebody
-holds is the one that was sent; it is deleted after 30 days, and from then on nothing links a row to text.
+Two rows a request: "asked" (who, which model, the prompt as HMAC-SHA256 under a random key of its UTC day
+and one of the site), which must be on the disk before the first word goes out, and "answered" (which
+model, by which route, how many tokens). A thread writes them in groups: at once when somebody waits, but
+not sooner than 5 ms after the group before, and within 50 ms when nobody does. Each group is one audit
+entry with the SHA-256 of its rows, so the tree holds the rows too. The day's key says whether a prompt
+that somebody holds is the one that was sent; it is deleted after 30 days, and from then on nothing links
+a row to text.
 
 Whoever waits for a group that cannot be written gets the error: an endpoint that cannot log does not
 answer. What became of requests that were answered is written with a later group. After an I/O error nothing
@@ -193,7 +194,7 @@ class RequestLog:
         if line.kind == "asked":
             if day not in keys:
                 keys.clear()
-                keys[day] = day_key(link, moment, who=self._who)
+                keys[day] = day_key(self._home, link, moment, who=self._who)
             prompt = prompt_mac(keys[day], line.prompt)
         at = moment.isoformat(timespec="milliseconds")
         told = (line.request, line.kind, at, line.key, line.model, line.route)

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import datetime
 
+from appliance.core.db import reading
 from appliance.core.errors import ConfigWrong
 from appliance.core.home import Home
 from appliance.security.passphrase import Cost, check_new
@@ -18,9 +19,11 @@ from appliance.security.people.signing import Signer
 
 
 def propose_person(
-    home: Home, signer: Signer, new: NewPerson, *, cost: Cost, now: datetime | None = None
+    home: Home, signer: Signer, new: NewPerson, *, cost: Cost, slot: str = "", now: datetime | None = None
 ) -> Asked:
     """Ask for a new person, whose key is made here and sealed under the passphrase that only they know.
+
+    `slot`: what vault/unlocking.py `hold` gave, so that they can unlock a sealed site once they are listed.
 
     Raises:
         ConfigWrong: the name is or was somebody's, the role is none, or the passphrase is easy to guess.
@@ -33,7 +36,7 @@ def propose_person(
     if roster and new.name in {one.name for one in roster.people}:
         raise ConfigWrong(f"{new.name} is or was a person here.", "Names are not used again; take another.")
     sealed = seal(new.name, new.seed, new.passphrase, cost)
-    return _propose(home, signer, "person.add", listed, sealed)
+    return _propose(home, signer, "person.add", listed, sealed, slot)
 
 
 def propose_role(home: Home, signer: Signer, name: str, role: str, *, now: datetime | None = None) -> Asked:
@@ -54,9 +57,10 @@ def propose_removal(home: Home, signer: Signer, name: str, *, now: datetime | No
 
 
 def propose_reset(
-    home: Home, signer: Signer, new: NewPerson, *, cost: Cost, now: datetime | None = None
+    home: Home, signer: Signer, new: NewPerson, *, cost: Cost, slot: str = "", now: datetime | None = None
 ) -> Asked:
-    """Ask for a new key and passphrase of a person who is here; `new.role` is not looked at.
+    """Ask for a new key and passphrase of a person who is here; `new.role` is not looked at, `slot` is as in
+    `propose_person`.
 
     Raises:
         NotFound: there is no such person. ConfigWrong: the passphrase is easy to guess.
@@ -65,7 +69,7 @@ def propose_reset(
     old, public = persons.person(home, new.name), signing.public_of(new.seed)
     changed = replace(old, public=public, since=text(now or persons.utc_now()))
     sealed = seal(new.name, new.seed, new.passphrase, cost)
-    return _propose(home, signer, "person.reset", changed, sealed)
+    return _propose(home, signer, "person.reset", changed, sealed, slot)
 
 
 def _propose(
@@ -74,6 +78,7 @@ def _propose(
     action: str,
     changed: Person,
     sealed: str | None = None,
+    slot: str = "",
 ) -> Asked:
     roster = persons.load(home)
     if roster is None:
@@ -90,5 +95,15 @@ def _propose(
         changed.name,
         describe(roster, after, changed.name),
         signer=signer,
-        payload=json.dumps({"roster": after.to_json(), "sealed": sealed}),
+        payload=json.dumps({"roster": after.to_json(), "sealed": sealed, "slot": slot}),
     )
+
+
+def slot_of(home: Home, request_id: str) -> str:
+    """The way to unlock that was asked for together with a change of people; "" where none was."""
+    with reading(home) as link:
+        row = link.execute("SELECT payload FROM requests WHERE id = ?", (request_id,)).fetchone()
+    try:
+        return str(json.loads(row["payload"]).get("slot") or "") if row else ""
+    except (ValueError, AttributeError):
+        return ""

@@ -1,14 +1,15 @@
 """Whether a site has people who check each other, or one person who may do everything.
 
-`home/people.json` says it: {v, mode, site, founding, latest}. It ties the signed list of people in the
+`home/people.json` says it: {v, mode, site, founding, latest, vault}. It ties the signed list of people in the
 database to something outside of it: `founding` is the digest of the first list, `latest` the version below
 which the list must not fall, so that a list cannot be exchanged or rolled back in the database alone.
+`vault` is the id of the vault that seals the home, or "" (core/vaulted.py holds vault.json against it).
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from appliance.core.db import reading
 from appliance.core.errors import ApplianceError
@@ -36,6 +37,7 @@ class Anchor:
     site: str
     founding: str = ""
     latest: int = 0
+    vault: str = ""
 
 
 def anchor(home: Home) -> Anchor | None:
@@ -60,8 +62,7 @@ def anchor(home: Home) -> Anchor | None:
 
 def write_anchor(home: Home, found: Anchor) -> None:
     """Replace people.json."""
-    held = {"mode": found.mode, "site": found.site, "founding": found.founding, "latest": found.latest}
-    write_json(home.people, {"v": 1, **held})
+    write_json(home.people, {"v": 1, **asdict(found)})
 
 
 def mode(home: Home) -> str:

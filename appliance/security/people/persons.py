@@ -18,6 +18,7 @@ from typing import Any
 from appliance.core.db import reading, transaction
 from appliance.core.errors import ApplianceError, ConfigWrong, LogDamaged, NotAllowed, NotFound
 from appliance.core.home import Home
+from appliance.core.vaulted import gone, vault_of
 from appliance.security import audit, canonical
 from appliance.security.passphrase import Cost, check_new
 from appliance.security.people import signing
@@ -74,11 +75,11 @@ def check_founders(people: Sequence[NewPerson]) -> None:
         check(_first("", people, ""))
 
 
-def _first(site: str, people: Sequence[NewPerson], at: str) -> Roster:
+def _first(site: str, people: Sequence[NewPerson], at: str, vault: str = "") -> Roster:
     listed = tuple(
         Person(name=one.name, role=one.role, public=signing.public_of(one.seed), since=at) for one in people
     )
-    return Roster(site=site, version=1, before="", people=listed)
+    return Roster(site=site, version=1, before="", people=listed, vault=vault)
 
 
 def founded(home: Home) -> bool:
@@ -94,6 +95,8 @@ def founded(home: Home) -> bool:
 def found(home: Home, site: str, people: Sequence[NewPerson], *, cost: Cost, now: datetime) -> Roster:
     """Give the site its first people, who sign the list of themselves; from now on roles are enforced.
 
+    They also sign which vault seals the home, if one does.
+
     Raises:
         ConfigWrong: there are people already; or these are fewer than two, share a name, lack a privacy
             officer or a security admin, or one has a passphrase that is easy to guess.
@@ -101,7 +104,8 @@ def found(home: Home, site: str, people: Sequence[NewPerson], *, cost: Cost, now
     check_founders(people)
     if founded(home):
         raise ConfigWrong("This site has its people already.", "Add more with `cloister people add NAME`.")
-    roster = _first(site, people, _text(now))
+    vault = vault_of(home.path) or ""
+    roster = _first(site, people, _text(now), vault)
     told = {"digest": roster.digest}
     signatures = {
         one.name: signing.sign(SeedSigner(person=one.name, seed=one.seed), LISTED, told) for one in people
@@ -123,7 +127,7 @@ def found(home: Home, site: str, people: Sequence[NewPerson], *, cost: Cost, now
                 public=first.public,
                 roster=roster.digest,
             )
-        write_anchor(home, Anchor(mode=PEOPLE, site=site, founding=roster.digest, latest=1))
+        write_anchor(home, Anchor(mode=PEOPLE, site=site, founding=roster.digest, latest=1, vault=vault))
     return roster
 
 
@@ -131,7 +135,8 @@ def load(home: Home, link: sqlite3.Connection | None = None) -> Roster | None:
     """The people of the site, every change of them proven; None in single-person mode.
 
     Raises:
-        ApplianceError: the list was changed by other means than its people's signatures.
+        ApplianceError: the list was changed by other means than its people's signatures. VaultGone: the vault
+            that they signed is not the one that is there.
     """
     tied = anchor(home)
     if tied is None or tied.mode != PEOPLE:
@@ -146,6 +151,8 @@ def load(home: Home, link: sqlite3.Connection | None = None) -> Roster | None:
         roster = _proven(tuple((row["content"], row["warrant"]) for row in rows), tied.founding)
         if roster.version < tied.latest:
             raise ValueError("its newest version is missing")
+    if roster.vault and (there := vault_of(home.path)) != roster.vault:
+        raise gone("is missing" if there is None else "is that of another home, or damaged")
     return roster
 
 

@@ -3,8 +3,9 @@
 Whoever can write the database but holds no two people's keys can therefore not add a person, change a role
 or bring a removed person back. Pure: values in, verdicts out.
 
-Roster: {v, site, version, before, people: [{name, role, public, since, removed}]}, canonical JSON;
-`before` is the digest of the version before, "" in the first. `since` is when role and key became what they
+Roster: {v, site, vault, version, before, people: [{name, role, public, since, removed}]}, canonical JSON;
+`vault` is the id of the vault that seals the site, or "": so its people sign that it is sealed. `before` is
+the digest of the version before, "" in the first. `since` is when role and key became what they
 are. Who is removed stays listed, so a name is never given twice. Warrant of the first: {founders: {name:
 signature}}, by all of them; of later ones: {request, votes: [[vote, signature], ..]}, as approvals.py makes
 them.
@@ -55,12 +56,14 @@ class Roster:
     version: int
     before: str
     people: tuple[Person, ...]
+    vault: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As signed."""
         return {
             "v": 1,
             "site": self.site,
+            "vault": self.vault,
             "version": self.version,
             "before": self.before,
             "people": [person.to_json() for person in self.people],
@@ -100,12 +103,13 @@ def read_roster(held: Any) -> Roster:
         people = tuple(Person(**row) for row in held["people"])
     except TypeError:
         raise ValueError("no list of people") from None
-    roster = Roster(site=held["site"], version=held["version"], before=held["before"], people=people)
+    facts = {name: held[name] for name in ("site", "vault", "version", "before")}
+    roster = Roster(**facts, people=people)
     check(roster)
     return roster
 
 
-_FIELDS = {"v", "site", "version", "before", "people"}
+_FIELDS = {"v", "site", "vault", "version", "before", "people"}
 
 
 def check(roster: Roster) -> None:
@@ -164,7 +168,8 @@ def _check_first(roster: Roster, warrant: Any, founding: str) -> None:
 
 
 def _check_step(before: Roster, after: Roster, warrant: Any) -> None:
-    if (after.version, after.before, after.site) != (before.version + 1, before.digest, before.site):
+    kept = (before.version + 1, before.digest, before.site, before.vault)
+    if (after.version, after.before, after.site, after.vault) != kept:
         raise ValueError(f"version {after.version} of the list of people does not follow the one before")
     try:
         request, votes = warrant["request"], warrant["votes"]

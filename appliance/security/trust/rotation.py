@@ -120,7 +120,8 @@ def finish(home: Home) -> None:
             home.identity.with_name("rotations.json"),
             canonical.encode({"v": 1, "rotations": [*rotations, _signed(held, made)]}),
         )
-    _next(home).replace(home.identity)
+    write_private(home.identity, made.secret())  # not renamed: a sealed file is bound to its place
+    _next(home).unlink(missing_ok=True)
     if told["stolen"]:
         for old in home.identity.parent.glob("identity-*.json"):
             old.unlink()

@@ -1,9 +1,10 @@
 """The process that holds the master key between `unlock` and `lock`: python -m appliance.security.vault.agent
 
 It answers on a unix socket, to processes of the same account only (SO_PEERCRED): one line of canonical JSON
-asked, one answered. It gives the keys of the stores, never the master; a person's signing key comes in once
-and never goes out: it signs here, for the terminal session that signed in. When no person has asked for
-anything for `minutes`, it ends; its end is the lock. Jobs hold store keys of their own and go on.
+asked, one answered. It gives the keys of the stores, never the master, with which it only has the slots
+follow the signed list of people (following.py); a person's signing key comes in once and never goes out: it
+signs here, for the terminal session that signed in. When no person has asked for anything for `minutes`, it
+ends; its end is the lock. Jobs hold store keys of their own and go on.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from appliance.core.errors import ApplianceError
+from appliance.core.home import Home
 from appliance.security import canonical
-from appliance.security.vault.keys import StoreKeys
+from appliance.security.vault.keys import StoreKeys, store_keys
 from appliance.security.vault.place import LONGEST_LINE, socket_path
 
 _PR_SET_DUMPABLE, _MCL_CURRENT, _MCL_FUTURE = 4, 1, 2
@@ -36,6 +39,8 @@ _MOST_SIGNED = 1 << 19  # bytes
 class Held:
     """What the agent knows. `people` is by terminal session: who signed in there, and their key."""
 
+    home: Home
+    master: bytes = field(repr=False)
     keys: StoreKeys
     minutes: float
     people: dict[int, tuple[str, Ed25519PrivateKey]] = field(default_factory=dict)
@@ -53,7 +58,7 @@ def answer(held: Held, asked: dict[str, Any], session: int) -> dict[str, Any]:
     """What to answer to a process of the terminal session `session`.
 
     Raises:
-        ValueError, KeyError, TypeError: it asks for nothing that there is.
+        ValueError, KeyError, TypeError: it asks for nothing that there is. ApplianceError: it cannot be done.
     """
     what = asked["do"]
     if what == "keys":
@@ -77,6 +82,8 @@ def answer(held: Held, asked: dict[str, Any], session: int) -> dict[str, Any]:
     held.used = time.monotonic()
     if what == "touch":
         return {}
+    if what in ("hold", "follow"):
+        return _slots(held, asked)
     if what == "sign_in":
         if not _leads(session):
             return {"refused": "this command does not run in a terminal session that can be told from others"}
@@ -95,6 +102,16 @@ def answer(held: Held, asked: dict[str, Any], session: int) -> dict[str, Any]:
         name, key = held.people[session]
         return {"name": name, "signature": key.sign(payload).hex()}
     raise ValueError("nothing that there is")
+
+
+def _slots(held: Held, asked: dict[str, Any]) -> dict[str, Any]:
+    from appliance.security.vault import following
+
+    if asked["do"] == "hold":
+        first, seed = bytes.fromhex(asked["first"]), bytes.fromhex(asked["signing"])
+        return {"held": following.hold(held.home, held.master, asked["head"], first, seed)}
+    told = following.follow(held.home, held.master, asked["held"])
+    return {"added": list(told.added), "removed": list(told.removed)}
 
 
 def serve(held: Held, listener: socket.socket) -> None:
@@ -133,6 +150,8 @@ def _talk(held: Held, link: socket.socket) -> None:
         told = answer(held, asked, session)
     except (ValueError, KeyError, TypeError):
         told = {"refused": "this cannot be asked"}
+    except ApplianceError as problem:
+        told = {"refused": problem.message.rstrip(".")}
     link.sendall(canonical.encode(told) + b"\n")
 
 
@@ -167,17 +186,14 @@ def protect() -> bool:
 
 def main() -> int:
     """Read what to hold from stdin, say "ready", serve."""
-    from appliance.security.vault.keys import store_keys_from
-
     os.umask(0o077)
     locked = protect()
     order = canonical.decode(sys.stdin.buffer.readline(LONGEST_LINE).rstrip(b"\n"))
-    held = Held(keys=store_keys_from(order["keys"]), minutes=order["seconds"] / 60, locked_memory=locked)
-    if order["signing"]:
-        key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(order["signing"]))
-        held.people[order["session"]] = (order["name"], key)
+    home, master = Home(path=Path(sys.argv[1])), bytes.fromhex(order["master"])
+    keys = store_keys(master, vault=order["vault"], epoch=order["epoch"], whole=order["whole"])
+    held = Held(home=home, master=master, keys=keys, minutes=order["seconds"] / 60, locked_memory=locked)
     del order
-    path = socket_path(Path(sys.argv[1]), make=True)
+    path = socket_path(home.path, make=True)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))

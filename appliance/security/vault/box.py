@@ -19,7 +19,8 @@ from typing import Any
 
 from appliance.core.errors import Busy, NotFound
 from appliance.core.files import write_private
-from appliance.core.sealing import AREAS, MAGIC, OPEN, VAULT, SealBroken
+from appliance.core.sealing import SealBroken
+from appliance.core.vaulted import AREAS, MAGIC, VAULT, has_vault, is_open
 from appliance.security import canonical
 from appliance.security.vault.keys import derived
 
@@ -54,16 +55,18 @@ class Box:
 
 
 def exists(root: Path) -> bool:
-    """Whether the home in the folder `root` has a vault."""
-    return (root / VAULT).is_file()
+    """Whether the home in the folder `root` has a vault. Raises VaultGone: it had, or has another's."""
+    return has_vault(root)
 
 
 def read(root: Path) -> tuple[Box, str]:
     """The box and its MAC, which only who has the master key can check (`check`).
 
     Raises:
-        NotFound: the home has no vault. SealBroken: the file is damaged.
+        NotFound: the home has no vault. SealBroken: the file is damaged. VaultGone: it is missing from a
+            sealed home, or is another home's.
     """
+    has_vault(root)
     try:
         with (root / VAULT).open("rb") as stream:
             content = stream.read(_LARGEST + 1)
@@ -166,7 +169,7 @@ def sealed_files(root: Path) -> Iterator[tuple[Path, str]]:
     """The sealed files of a home and their names in it, drafts that a crash left included."""
     for area in sorted(AREAS):
         for path in sorted((root / area).rglob("*")):
-            if not path.is_file() or path.is_symlink() or (area == "jobs" and path.name in OPEN):
+            if not path.is_file() or path.is_symlink() or is_open(path.relative_to(root)):
                 continue
             with path.open("rb") as stream:
                 if stream.read(len(MAGIC)) != MAGIC:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from appliance.core.home import Home
-from appliance.core.sealing import AREAS, OPEN
+from appliance.core.vaulted import AREAS, is_open
 from appliance.security.vault import box as boxes
 from appliance.security.vault import opened, unlocking
 from appliance.security.vault.keys import StoreKeys, store_keys
@@ -61,7 +61,7 @@ def seal_existing(
 def _plain(root: Path) -> Iterator[Path]:
     for area in sorted(AREAS):
         for path in sorted((root / area).rglob("*")):
-            if path.is_symlink() or not path.is_file() or (area == "jobs" and path.name in OPEN):
+            if path.is_symlink() or not path.is_file() or is_open(path.relative_to(root)):
                 continue
             if not is_sealed(path):
                 yield path
@@ -101,7 +101,11 @@ def _compare(sealed: io.RawIOBase, source: io.BufferedReader) -> None:
 
 def _drop_work(root: Path) -> None:
     """Drafts of jobs and of earlier crashes are made anew, not sealed."""
-    for left in [*root.glob("jobs/*/work"), *root.glob("datasets/.*.draft")]:
+    for left in [
+        *root.glob("jobs/*/work"),
+        *root.glob("datasets/.*.draft"),
+        *root.glob("bundles/.quarantine-*"),
+    ]:
         shutil.rmtree(left, ignore_errors=True)
     for draft in root.glob("documents/*/draft-*"):
         draft.unlink(missing_ok=True)

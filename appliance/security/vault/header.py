@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.core.sealing import MAGIC
+from appliance.core.vaulted import MAGIC
 from appliance.security import canonical
 from appliance.security.vault.keys import KEY, unwrap, wrap
 

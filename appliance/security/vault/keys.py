@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from appliance.core.sealing import AREAS
+from appliance.core.vaulted import AREAS
 from appliance.security import canonical
 
 KEY, NONCE, TAG = 32, 12, 16

@@ -12,16 +12,18 @@ import json
 import os
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from appliance.core import reading, sealing
 from appliance.core.sealing import Locked
+from appliance.core.vaulted import MAGIC
 from appliance.security.vault import box, place
 from appliance.security.vault import opened as memory
 from appliance.security.vault.keys import StoreKeys, store_keys_from
-from appliance.security.vault.sealed import open_sealed, seal
+from appliance.security.vault.sealed import open_sealed, seal, writing
 
 _AGAIN = 30.0  # seconds
 _asked: dict[Path, tuple[float, Vault]] = {}
@@ -47,6 +49,10 @@ class Vault:
         """See Sealer."""
         seal(source, target, keys=self.keys, name=name)
 
+    def writing(self, handle: int, name: str) -> AbstractContextManager[Callable[[memoryview], None]]:
+        """See Sealer."""
+        return writing(handle, keys=self.keys, name=name)
+
     def opened(self, path: Path, name: str) -> io.RawIOBase:
         """See Sealer. A plain file counts only while the home is being sealed for the first time."""
         if not self.keys.whole and not is_sealed(path):
@@ -66,7 +72,7 @@ class Vault:
 def is_sealed(path: Path) -> bool:
     """Whether a file begins as sealed ones do."""
     with path.open("rb") as stream:
-        return stream.read(len(sealing.MAGIC)) == sealing.MAGIC
+        return stream.read(len(MAGIC)) == MAGIC
 
 
 def opened(root: Path) -> Vault:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,27 +32,67 @@ def seal(source: BinaryIO, target: Path, *, keys: StoreKeys, name: str) -> None:
     Raises:
         OSError: the disk is full, or `target` is there.
     """
-    store, secret = name.split("/", 1)[0], new_key()
-    cipher = AESGCM(secret)
-    plain, ahead, out = bytearray(CHUNK), bytearray(CHUNK), bytearray(CHUNK + TAG)
     handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with io.FileIO(handle, "wb") as written:
-        written.seek(LENGTH)
-        size, number, held = 0, 0, _filled(source, plain)
-        while True:
-            coming = _filled(source, ahead) if held == CHUNK else 0
-            sealed = memoryview(out)[: held + TAG]
-            cipher.encrypt_into(_nonce(number, last=not coming), memoryview(plain)[:held], None, sealed)
-            _all(written, sealed)
-            size, number = size + held, number + 1
-            if not coming:
-                break
-            plain, ahead, held = ahead, plain, coming
-        head = heads.new_header(epoch=keys.epoch, size=size, store=store)
-        head = heads.with_key(head, keys.stores[store], secret, vault=keys.vault, name=name)
-        written.seek(0)
-        _all(written, memoryview(heads.fresh(head)))
-        os.fsync(handle)
+    try:
+        with writing(handle, keys=keys, name=name) as write:
+            buffer = memoryview(bytearray(CHUNK))
+            while count := _filled(source, buffer):
+                write(buffer[:count])
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def writing(handle: int, *, keys: StoreKeys, name: str) -> Iterator[Callable[[memoryview], None]]:
+    """Give what takes the parts of a file in turn: sealed into the empty file open as `handle`; fsynced.
+
+    Memory: two chunks. What was begun and not ended has no header, so it is no sealed file.
+    """
+    written = io.FileIO(handle, "wb", closefd=False)
+    written.seek(LENGTH)
+    body = _Body(written)
+    yield body.take
+    body.end()
+    store = name.split("/", 1)[0]
+    head = heads.new_header(epoch=keys.epoch, size=body.size, store=store)
+    head = heads.with_key(head, keys.stores[store], body.secret, vault=keys.vault, name=name)
+    written.seek(0)
+    _all(written, memoryview(heads.fresh(head)))
+    os.fsync(handle)
+
+
+class _Body:
+    """The chunks of one file; the last one is only known when nothing comes after it."""
+
+    def __init__(self, written: io.FileIO) -> None:
+        self.secret, self.size = new_key(), 0
+        self._written, self._cipher = written, AESGCM(self.secret)
+        self._plain, self._held, self._number = memoryview(bytearray(CHUNK)), 0, 0
+        self._out = memoryview(bytearray(CHUNK + TAG))
+
+    def take(self, part: memoryview) -> None:
+        """Take more of the file."""
+        while part:
+            if self._held == CHUNK:
+                self._flush(self._plain, last=False)
+                self._held = 0
+            if not self._held and len(part) > CHUNK:
+                self._flush(part[:CHUNK], last=False)
+                part = part[CHUNK:]
+                continue
+            step = min(CHUNK - self._held, len(part))
+            self._plain[self._held : self._held + step] = part[:step]
+            self._held, part = self._held + step, part[step:]
+
+    def end(self) -> None:
+        """Write the last chunk, which is empty where the file is."""
+        self._flush(self._plain[: self._held], last=True)
+
+    def _flush(self, plain: memoryview, *, last: bool) -> None:
+        sealed = self._out[: len(plain) + TAG]
+        self._cipher.encrypt_into(_nonce(self._number, last=last), plain, None, sealed)
+        _all(self._written, sealed)
+        self.size, self._number = self.size + len(plain), self._number + 1
 
 
 class SealedReader(io.RawIOBase):

@@ -1,10 +1,10 @@
 """Who may open the vault: one slot for each person, and one for the recovery shares.
 
-    passphrase --Argon2id--> K --HKDF--> K1 (the master key is under it)   K2 (this person's signing key)
+    passphrase --Argon2id--> K --HKDF--> K1 (the master key is under it)
 
 The master key of the slots also holds each K1, so that a change of the master reaches the slots of people
-who are not there; it does not hold K2, so nobody who opens the site gets another person's signing key. Every
-wrapped value is bound to the whole header of its slot.
+who are not there. Every wrapped value is bound to the whole header of its slot. What a person signs with is
+not here: it stands in the table `people`, under the same passphrase and a salt of its own.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 
 from appliance.core.errors import ApplianceError, ConfigWrong, NotFound
 from appliance.core.home import Home
-from appliance.core.sealing import AREAS
-from appliance.security import canonical, passphrase
+from appliance.core.vaulted import AREAS, gone, is_open
+from appliance.security import passphrase
 from appliance.security.vault import box as boxes
 from appliance.security.vault.box import Box, sealed_files
 from appliance.security.vault.keys import KEY, derived, new_key, unwrap, wrap
 
 PASSPHRASE, RECOVERY = "passphrase", "recovery"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_HEAD = ("id", "name", "kind", "salt", "cost")
+HEAD = ("id", "name", "kind", "salt", "cost")
 
 
 class PassphraseWrong(ApplianceError):
@@ -37,30 +37,23 @@ class PassphraseWrong(ApplianceError):
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """An opened slot. `signing` is the 32-byte seed of the person's Ed25519 key, if they have one."""
+    """An opened slot."""
 
     name: str
     master: bytes
-    signing: bytes | None
 
     def __repr__(self) -> str:
         return f"Opened(name={self.name!r})"
 
 
-def create(
-    home: Home,
-    name: str,
-    words: str,
-    *,
-    signing: bytes | None = None,
-    cost: passphrase.Cost | None = None,
-) -> bytes:
+def create(home: Home, name: str, words: str, *, cost: passphrase.Cost | None = None) -> bytes:
     """Make the vault of a home, with the slot of its first person; returns the master key.
 
     A home that holds files already stays plain until `existing.seal_existing` has gone through it.
 
     Raises:
         ConfigWrong: there is a vault, the name cannot be used, or the passphrase is too easy.
+        VaultGone: there was one.
     """
     _check_name(name)
     passphrase.check_new(words)
@@ -68,18 +61,15 @@ def create(
         if boxes.exists(home.path):
             raise ConfigWrong("This home has a vault.", "See `cloister vault status`.")
         if any(True for _ in sealed_files(home.path)):
-            raise ConfigWrong(
-                "This home has sealed files and its vault.json is missing.",
-                "Restore vault.json from a backup: nothing else opens them.",
-            )
+            raise gone("is missing")
         master, vault = new_key(), os.urandom(16).hex()
-        slot = _new(vault, 1, master, name=name, words=words, signing=signing, cost=cost)
+        slot = _new(vault, 1, master, name=name, words=words, cost=cost)
         boxes.write(home.path, Box(vault=vault, epoch=1, whole=_empty(home.path), slots=(slot,)), master)
     return master
 
 
 def open_slot(home: Home, name: str, words: str) -> Opened:
-    """The master key, and the person's own; the time does not depend on whether the person is known.
+    """The master key; the time does not depend on whether the person is known.
 
     Raises:
         PassphraseWrong: this person and passphrase do not open it. SealBroken: vault.json was altered.
@@ -113,7 +103,6 @@ def add_slot(
     name: str,
     words: str,
     *,
-    signing: bytes | None = None,
     cost: passphrase.Cost | None = None,
 ) -> None:
     """A slot for one more person.
@@ -127,7 +116,7 @@ def add_slot(
         box = _box(home, master)
         if _slot(box, name) is not None:
             raise ConfigWrong(f"{name} can open this site already.", "Choose another name.")
-        slot = _new(box.vault, box.epoch, master, name=name, words=words, signing=signing, cost=cost)
+        slot = _new(box.vault, box.epoch, master, name=name, words=words, cost=cost)
         boxes.changed(home.path, master, slots=(*box.slots, slot))
 
 
@@ -158,25 +147,13 @@ def change_passphrase(
     passphrase.check_new(new)
     with boxes.alone(home.path):
         opened = open_slot(home, name, old)
-        _replace(home, opened, words=new, signing=opened.signing, cost=cost)
-
-
-def set_signing(home: Home, name: str, words: str, signing: bytes) -> None:
-    """Put the seed of the person's signing key into their slot, in place of the one there was.
-
-    Raises:
-        PassphraseWrong: as `open_slot`. ConfigWrong: no 32 bytes.
-    """
-    if len(signing) != KEY:
-        raise ConfigWrong("A signing key is 32 bytes.", "Make it anew.")
-    with boxes.alone(home.path):
-        _replace(home, open_slot(home, name, words), words=words, signing=signing)
+        _replace(home, opened, words=new, cost=cost)
 
 
 def reset_passphrase(
     home: Home, master: bytes, name: str, words: str, *, cost: passphrase.Cost | None = None
 ) -> None:
-    """A new slot in place of a person's, after a recovery; their signing key is gone with the old one.
+    """A new slot in place of a person's, after a recovery.
 
     Raises:
         NotFound: no such slot. ConfigWrong: the passphrase is too easy.
@@ -185,7 +162,7 @@ def reset_passphrase(
     with boxes.alone(home.path):
         if _slot(_box(home, master), name) is None:
             raise NotFound(f"{name} has no slot in this vault.", "See `cloister vault status`.")
-        _replace(home, Opened(name=name, master=master, signing=None), words=words, signing=None, cost=cost)
+        _replace(home, Opened(name=name, master=master), words=words, cost=cost)
 
 
 def set_recovery(home: Home, master: bytes, key: bytes) -> None:
@@ -193,7 +170,7 @@ def set_recovery(home: Home, master: bytes, key: bytes) -> None:
     with boxes.alone(home.path):
         box = _box(home, master)
         head = {"id": os.urandom(8).hex(), "name": RECOVERY, "kind": RECOVERY, "salt": "", "cost": None}
-        slot = _wrapped(box.vault, box.epoch, master, head, key, None)
+        slot = _wrapped(box.vault, box.epoch, master, head, derived(key, "slot-master"))
         kept = tuple(one for one in box.slots if one["kind"] != RECOVERY)
         boxes.changed(home.path, master, slots=(*kept, slot))
 
@@ -225,7 +202,8 @@ def rewrapped(box: Box, old: bytes, new: bytes) -> tuple[dict[str, Any], ...]:
             first = unwrap(derived(old, "slot"), slot["again"], _bound(box.vault, slot, "again", box.epoch))
         except (ValueError, KeyError):
             raise boxes.broken() from None
-        slots.append({**slot, **_held(box.vault, box.epoch + 1, new, slot, first)})
+        head = {field: slot[field] for field in HEAD}
+        slots.append(_wrapped(box.vault, box.epoch + 1, new, head, first))
     return tuple(slots)
 
 
@@ -236,15 +214,13 @@ def wrong() -> PassphraseWrong:
 
 def _open(box: Box, slot: dict[str, Any], key: bytes) -> Opened:
     try:
-        first, second = derived(key, "slot-master"), derived(key, "slot-person")
+        first = derived(key, "slot-master")
         master = unwrap(first, slot["master"], _bound(box.vault, slot, "master", box.epoch))
-        person = canonical.decode(unwrap(second, slot["person"], _bound(box.vault, slot, "person", 0)))
-        signing = bytes.fromhex(person["signing"]) if person["signing"] else None
     except (ValueError, KeyError, TypeError):
         raise wrong() from None
     if len(master) != KEY:
         raise wrong()
-    return Opened(name=slot["name"], master=master, signing=signing)
+    return Opened(name=slot["name"], master=master)
 
 
 def _stretched(slot: dict[str, Any], words: str) -> bytes:
@@ -264,9 +240,14 @@ def _new(
     *,
     name: str,
     words: str,
-    signing: bytes | None,
     cost: passphrase.Cost | None,
 ) -> dict[str, Any]:
+    head, first = prepared(name, words, cost=cost)
+    return _wrapped(vault, epoch, master, head, first)
+
+
+def prepared(name: str, words: str, *, cost: passphrase.Cost | None = None) -> tuple[dict[str, Any], bytes]:
+    """The head of a new slot and its K1: what can be made of a passphrase without the master key."""
     cost, salt = cost or passphrase.Cost(), passphrase.new_salt()
     head = {
         "id": os.urandom(8).hex(),
@@ -275,40 +256,34 @@ def _new(
         "salt": salt.hex(),
         "cost": cost.to_json(),
     }
-    return _wrapped(vault, epoch, master, head, passphrase.stretch(words, salt=salt, cost=cost), signing)
+    return head, derived(passphrase.stretch(words, salt=salt, cost=cost), "slot-master")
 
 
-def _wrapped(
-    vault: str, epoch: int, master: bytes, head: dict[str, Any], key: bytes, signing: bytes | None
-) -> dict[str, Any]:
-    person = canonical.encode({"signing": signing.hex() if signing else ""})
-    sealed = wrap(derived(key, "slot-person"), person, _bound(vault, head, "person", 0))
-    return {**head, "person": sealed, **_held(vault, epoch, master, head, derived(key, "slot-master"))}
+def put(home: Home, master: bytes, head: dict[str, Any], first: bytes) -> None:
+    """Enter the slot that `prepared` made, in place of the one of that name if there is one."""
+    with boxes.alone(home.path):
+        box = _box(home, master)
+        kept = tuple(slot for slot in box.slots if slot["name"] != head["name"])
+        slot = _wrapped(box.vault, box.epoch, master, head, first)
+        boxes.changed(home.path, master, slots=(*kept, slot))
 
 
-def _held(vault: str, epoch: int, master: bytes, head: dict[str, Any], first: bytes) -> dict[str, str]:
+def _wrapped(vault: str, epoch: int, master: bytes, head: dict[str, Any], first: bytes) -> dict[str, Any]:
+    """The slot: `head`, the master key under K1 (`first`), and K1 under the master key."""
     return {
+        **head,
         "master": wrap(first, master, _bound(vault, head, "master", epoch)),
         "again": wrap(derived(master, "slot"), first, _bound(vault, head, "again", epoch)),
     }
 
 
 def _bound(vault: str, slot: dict[str, Any], part: str, epoch: int) -> dict[str, Any]:
-    return {**{field: slot[field] for field in _HEAD}, "vault": vault, "part": part, "epoch": epoch}
+    return {**{field: slot[field] for field in HEAD}, "vault": vault, "part": part, "epoch": epoch}
 
 
-def _replace(
-    home: Home,
-    opened: Opened,
-    *,
-    words: str,
-    signing: bytes | None,
-    cost: passphrase.Cost | None = None,
-) -> None:
+def _replace(home: Home, opened: Opened, *, words: str, cost: passphrase.Cost | None = None) -> None:
     box = _box(home, opened.master)
-    slot = _new(
-        box.vault, box.epoch, opened.master, name=opened.name, words=words, signing=signing, cost=cost
-    )
+    slot = _new(box.vault, box.epoch, opened.master, name=opened.name, words=words, cost=cost)
     slots = tuple(slot if one["name"] == opened.name else one for one in box.slots)
     boxes.changed(home.path, opened.master, slots=slots)
 
@@ -336,4 +311,5 @@ def _check_name(name: str) -> None:
 
 
 def _empty(root: Path) -> bool:
-    return not any(file.is_file() for area in AREAS for file in (root / area).rglob("*"))
+    there = (file for area in AREAS for file in (root / area).rglob("*"))
+    return not any(file.is_file() and not is_open(file.relative_to(root)) for file in there)

@@ -7,28 +7,35 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from appliance.core import sealing
 from appliance.core.errors import ApplianceError, ConfigWrong
 from appliance.core.home import Home
-from appliance.core.sealing import Locked
+from appliance.core.sealing import Locked, SealBroken
+from appliance.core.vaulted import gone
 from appliance.security import canonical
 from appliance.security.vault import box as boxes
-from appliance.security.vault import opened, place, slots
-from appliance.security.vault.keys import store_keys
+from appliance.security.vault import mounted, opened, place, slots
+from appliance.security.vault.following import Followed
+from appliance.security.vault.keys import StoreKeys, store_keys
+from appliance.security.vault.mounted import is_sealed
+from appliance.security.vault.sealed import open_sealed
 from appliance.security.vault.slots import Opened
 from appliance.security.vault.tries import attempt
 
 MINUTES = 10.0
+_TRIED = 8  # files, to see whose the keys are
 
 
 def unlock(
     home: Home, name: str, words: str, *, minutes: float = MINUTES, allow_swap: bool = False
 ) -> Opened:
-    """Start the key agent of `home`, or, where it runs, sign `name` in on this terminal.
+    """Start the key agent of `home`, or, where it runs, tell it that a person is there.
 
     Raises:
+        VaultGone: vault.json is another home's.
         PassphraseWrong: name and passphrase do not open it. LockedOut: too many wrong ones.
         ConfigWrong: this machine would write memory to a plain swap. SealBroken: vault.json was altered.
     """
@@ -40,31 +47,29 @@ def unlock(
     with attempt(home.path):
         mine = slots.open_slot(home, name, words)
     if place.running(home.path):
-        if mine.signing:
-            sign_in(home, name, mine.signing)
         place.ask(home.path, "touch")
     else:
-        start(home, mine.master, name=name, signing=mine.signing, minutes=minutes)
+        start(home, mine.master, minutes=minutes)
     opened.sweep()
     return mine
 
 
-def start(
-    home: Home, master: bytes, *, name: str = "", signing: bytes | None = None, minutes: float = MINUTES
-) -> None:
+def start(home: Home, master: bytes, *, minutes: float = MINUTES) -> None:
     """Start the agent with `master`, detached from this terminal.
 
     Raises:
-        ApplianceError: it does not start. SealBroken: `master` is not the key of vault.json.
+        ApplianceError: it does not start. SealBroken: `master` is not the key of vault.json. VaultGone: it
+            opens none of the home's files.
     """
     box, mac = boxes.read(home.path)
     boxes.check(box, mac, master)
     keys = store_keys(master, vault=box.vault, epoch=box.epoch, whole=box.whole)
+    _check_opens(home, keys)
     order = {
-        "keys": keys.to_json(),
-        "name": name,
-        "signing": signing.hex() if signing else "",
-        "session": os.getsid(0),
+        "master": master.hex(),
+        "vault": box.vault,
+        "epoch": box.epoch,
+        "whole": box.whole,
         "seconds": max(1, round(minutes * 60)),
     }
     child = subprocess.Popen(
@@ -97,7 +102,7 @@ _agents: list[subprocess.Popen[bytes]] = []  # kept so that ended ones can be re
 def lock(home: Home, *, patience: float = 5.0) -> bool:
     """End the agent and forget the keys in this process; False if the site was locked already."""
     sealing.unmount(home.path)
-    _forget(home)
+    mounted.forget(home.path)
     if not place.running(home.path):
         return False
     place.ask(home.path, "lock")
@@ -108,6 +113,43 @@ def lock(home: Home, *, patience: float = 5.0) -> bool:
         with suppress(subprocess.TimeoutExpired):
             child.wait(0.5)
     return True
+
+
+def _check_opens(home: Home, keys: StoreKeys) -> None:
+    """Check that the keys are this home's: whoever brings a vault.json of their own has its passphrase."""
+    files = (each for each in boxes.sealed_files(home.path) if not _draft(each[1]))
+    first = [(path, path.relative_to(home.path).as_posix()) for path in [home.identity] if path.exists()]
+    some = [each for each in [*first, *islice(files, _TRIED)] if is_sealed(each[0])]
+    for path, name in some:
+        with suppress(SealBroken), open_sealed(path, keys=keys, name=name):
+            return
+    if some:
+        raise gone("opens none of its files: it is another home's, or from before a change of keys")
+
+
+def _draft(name: str) -> bool:
+    """Whether a crash may have left this file before it had its name."""
+    return any(part.startswith((".", "draft-")) for part in name.split("/"))
+
+
+def hold(home: Home, name: str, words: str, seed: bytes) -> str:
+    """A way to unlock for a person who is not listed yet, for `follow`; `seed` is of the key they will have.
+
+    Raises:
+        Locked: the site is locked.
+    """
+    head, first = slots.prepared(name, words)
+    return str(place.ask(home.path, "hold", head=head, first=first.hex(), signing=seed.hex())["held"])
+
+
+def follow(home: Home, held: str = "") -> Followed:
+    """Have the slots follow the list of people (following.py).
+
+    Raises:
+        Locked: the site is locked. ConfigWrong: the agent refuses.
+    """
+    told = place.ask(home.path, "follow", held=held)
+    return Followed(added=tuple(told["added"]), removed=tuple(told["removed"]))
 
 
 def sign_in(home: Home, name: str, signing: bytes) -> None:
@@ -179,9 +221,3 @@ def status(home: Home) -> dict[str, Any]:
     with suppress(Locked, ConfigWrong):
         told |= {"locked": False, "agent": place.ask(home.path, "status")}
     return told
-
-
-def _forget(home: Home) -> None:
-    from appliance.security.vault import mounted
-
-    mounted.forget(home.path)
