@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core import errors
+from appliance.core.crash import say_no_words
 from appliance.core.errors import ApplianceError, EngineFailed
 from appliance.core.files import write_json
 from appliance.core.offline import ENVIRONMENT
@@ -162,7 +163,7 @@ def main(folder: Path) -> int:
     call = json.loads((folder / "call.json").read_bytes())
     if not die_with_parent(call["parent"]):
         return 1
-    _limit(resource.RLIMIT_CORE, 0)
+    say_no_words()
     seconds = math.ceil(call["timeout"] * len(os.sched_getaffinity(0))) + 5
     _limit(resource.RLIMIT_CPU, seconds, spare=5)
     if call["memory"]:

@@ -11,12 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from rich.traceback import Traceback
+from rich.text import Text
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.screen import Screen
 
+from appliance.core.crash import trace
 from appliance.core.errors import ApplianceError
 from appliance.core.home import open_home
 from appliance.security.people.signing import Signer
@@ -118,10 +119,11 @@ class Cloister(App[None]):
         self._told = ""
 
     def _fatal_error(self) -> None:
-        """Textual would print the values of variables as well."""
+        """Textual would print the values of variables as well, and the words of others' exceptions."""
         self.bell()
+        problem = self._exception or sys.exc_info()[1]
         self.panic(
-            Traceback(show_locals=False, width=None),
+            Text(trace(problem) if problem else ""),
             "error: The screens stopped on an unexpected error; jobs go on.\ntry: cloister job list",
         )
 

@@ -13,7 +13,10 @@ stay_offline()  # here, so that whatever is imported next finds it set
 
 def main() -> None:
     """Without arguments on a terminal the TUI, else the CLI (which opens the TUI for a bare --home)."""
+    from appliance.core.crash import say_no_words
+
     os.umask(0o077)
+    say_no_words()
     write_no_bytecode_if_sealed()
     if len(sys.argv) == 1 and on_terminal():
         from tui.app import run as run_screens

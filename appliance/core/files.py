@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, BinaryIO, cast
 from appliance.core import sealing
 from appliance.core.errors import NoRoom
 from appliance.core.reading import open_reading
+from appliance.core.vaulted import AREAS
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -115,6 +117,27 @@ def _in_memory(where: sealing.Place) -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(root: Path, *, older: float = 3600.0) -> int:
+    """Remove the drafts that killed processes left in the home in `root`; how many there were.
+
+    A draft is left alone while its process lives, and for `older` seconds: machines may share the home.
+    """
+    count, now = 0, time.time()
+    for area in sorted(AREAS):
+        for draft in (root / area).rglob(".*.tmp"):
+            writer = draft.name.split(".")[-2]
+            try:
+                if not writer.isdigit() or Path(f"/proc/{writer}").exists():
+                    continue
+                if now - draft.lstat().st_mtime < older:
+                    continue
+                shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+                count += 1
+            except OSError:  # somebody else removed it
+                continue
+    return count
 
 
 def move_in(draft: Path, path: Path) -> None:
@@ -215,10 +238,15 @@ def disk_full(folder: Path) -> NoRoom:
 
 @contextmanager
 def telling_full(folder: Path) -> Iterator[None]:
-    """Turn the system's "no space left" and "quota exceeded" into NoRoom."""
+    """Turn the system's "no space left", "quota exceeded" and "file too large" into NoRoom."""
     try:
         yield
     except OSError as problem:
+        if problem.errno == errno.EFBIG:
+            raise NoRoom(
+                f"The disk of {folder} takes no file as large as this one.",
+                "FAT takes 4 GB: use another disk. Or this account has a limit: ulimit -f.",
+            ) from problem
         if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise disk_full(folder) from problem

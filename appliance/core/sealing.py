@@ -98,6 +98,7 @@ class Place:
     def seal(self, source: BinaryIO) -> None:
         """Replace the file by `source`, sealed: a crash leaves the old file or the new one."""
         draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        draft.unlink(missing_ok=True)  # of a process that was killed, and whose number this one got
         try:
             self.sealer.seal(source, draft, self.name)
             draft.replace(self.path)

@@ -84,14 +84,22 @@ def need_columns(columns: Columns, there: Iterable[str], where: str) -> None:
     """Check that every wanted column is among those `there`; `where` names the file.
 
     Raises:
-        DataRejected: one is not; the message names those that are, and the closest.
+        DataRejected: one is not; the message names those that are, and the closest, once one of the wanted
+            shows that these are names at all: a file without a header begins with a record.
     """
     names = list(there)
     missing = [name for name in columns.wanted() if name not in names]
     if not missing:
         return
-    shown = ", ".join(_short(name) for name in names[:30]) or "none"
     folded = {name.casefold().strip(): name for name in names}
+    if not any(
+        difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.8) for name in columns.wanted()
+    ):
+        raise DataRejected(
+            f"{where} has none of the columns {', '.join(columns.wanted())} but {len(names)} others.",
+            "Check that the file has a header, and name the columns as it does.",
+        )
+    shown = ", ".join(_short(name) for name in names[:30]) or "none"
     close = difflib.get_close_matches(missing[0].casefold(), list(folded), n=1, cutoff=0.5)
     better = f"Did you mean {_short(folded[close[0]])}?" if close else "Name one of those."
     raise DataRejected(f"{where} has no column {', '.join(missing)}. Its columns are: {shown}.", better)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from appliance.core.errors import DataRejected, NotFound
+from appliance.core.phi import Phi
 from appliance.core.reading import open_reading, size_of
 from appliance.data.columns import Columns, need_columns
 from appliance.data.records import Record, chat_text
@@ -26,7 +27,7 @@ LINE_CAP = 4_000_000  # bytes in one line or one JSON object
 CHUNK = 1 << 16
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
-Row = tuple[int, dict[str, Any]]
+Row = tuple[int, dict[str, Phi[Any]]]
 
 
 def record_files(path: Path) -> tuple[list[Path], int]:
@@ -86,9 +87,9 @@ def read_records(
         seen(before)
 
 
-def _record(row: dict[str, Any], columns: Columns, number: int, name: str, line: int) -> Record:
+def _record(row: dict[str, Phi[Any]], columns: Columns, number: int, name: str, line: int) -> Record:
     def cell(column: str | None) -> str:
-        value = row.get(column) if column else None
+        value = row[column].plain if column and column in row else None
         if isinstance(value, str):
             text = value
         elif value is None:
@@ -103,7 +104,7 @@ def _record(row: dict[str, Any], columns: Columns, number: int, name: str, line:
 
     def chat() -> str:
         """JSON files may hold the messages as a list; anywhere they may be that list as JSON text."""
-        value = row.get(columns.text)
+        value = row[columns.text].plain if columns.text in row else None
         try:
             messages = value if isinstance(value, list) else json.loads(cell(columns.text).strip() or "null")
         except (ValueError, RecursionError) as problem:
@@ -147,7 +148,7 @@ def _is_message(value: Any) -> bool:
     )
 
 
-def _rows(file: Path, name: str, columns: Columns) -> Iterator[tuple[int, dict[str, Any], int]]:
+def _rows(file: Path, name: str, columns: Columns) -> Iterator[tuple[int, dict[str, Phi[Any]], int]]:
     """Line number, columns and bytes read so far, for every row of one file."""
     form = file.suffix.lower()
     read = {".csv": _csv_rows, ".tsv": _csv_rows, ".json": _array_rows}.get(form, _line_rows)
@@ -198,7 +199,7 @@ def _csv_rows(stream: BinaryIO, name: str, columns: Columns) -> Iterator[Row]:
             if len(row) != len(header):
                 why = f"{len(row)} fields where the header has {len(header)}"
                 raise _unreadable(name, rows.line_num, why)
-            yield rows.line_num, dict(zip(header, row, strict=True))
+            yield rows.line_num, dict(zip(header, map(Phi, row), strict=True))
     except csv.Error as problem:
         raise _unreadable(name, rows.line_num, _CSV_FAULTS.get(str(problem), "broken quoting")) from problem
 
@@ -255,10 +256,10 @@ def _array_rows(stream: BinaryIO, name: str, columns: Columns) -> Iterator[Row]:
     raise _unreadable(name, number, "not JSON, or the array does not end")
 
 
-def _an_object(value: Any, name: str, line: int) -> dict[str, Any]:
+def _an_object(value: Any, name: str, line: int) -> dict[str, Phi[Any]]:
     if not isinstance(value, dict):
         raise _unreadable(name, line, "JSON, but not an object with named columns")
-    return value
+    return {column: Phi(held) for column, held in value.items()}
 
 
 def _lines(stream: BinaryIO, name: str) -> Iterator[str]:

@@ -21,13 +21,13 @@ class Record:
     """What `text`, `answer` and `rejected` hold, the module says; no `unit` means none was declared."""
 
     id: str
-    text: str
-    answer: str
-    rejected: str = ""
-    unit: str | None = None
-    group: str | None = None
+    text: str = field(repr=False)
+    answer: str = field(repr=False)
+    rejected: str = field(default="", repr=False)
+    unit: str | None = field(default=None, repr=False)
+    group: str | None = field(default=None, repr=False)
     source: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def record_line(record: Record) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from appliance.core.errors import DataRejected, ModelRejected
@@ -29,8 +29,8 @@ class Encoded:
     `cut` is how many tokens of the record did not fit and were left out.
     """
 
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
+    prompt: tuple[int, ...] = field(repr=False)
+    answer: tuple[int, ...] = field(repr=False)
     learnt: tuple[bool, ...] | None = None
     cut: int = 0
 

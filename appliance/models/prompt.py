@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Template, TemplateError
 
 from appliance.core.errors import DataRejected, ModelRejected
-from appliance.models.template import compile_template
+from appliance.models.template import Refusal, compile_template
 from appliance.models.template_work import allowance
 
 _FAILURES = (TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, SyntaxError)
@@ -27,12 +27,12 @@ def check_template(template: str) -> Template:
     try:
         return compile_template(template)
     except (*_FAILURES, *_LIMITS) as problem:
-        raise _unusable(problem) from problem
+        raise _unusable(str(problem)[:300] or type(problem).__name__) from problem
 
 
-def _unusable(problem: BaseException) -> ModelRejected:
+def _unusable(why: str) -> ModelRejected:
     return ModelRejected(
-        f"The model's chat template cannot be used: {str(problem)[:300] or type(problem).__name__}.",
+        f"The model's chat template cannot be used: {why}.",
         "Use a model whose template takes user and assistant turns.",
     )
 
@@ -74,7 +74,16 @@ def render(
                     raise
                 return compiled.render(**given, tools=[])
     except (*_FAILURES, *_LIMITS) as problem:
-        raise _unusable(problem) from problem
+        raise _unusable(_words(problem, template)) from problem
+
+
+def _words(problem: BaseException, template: str) -> str:
+    """What went wrong with messages, without a word of them: what others' code says may quote them, and what
+    the template says is shown only where it stands in the template as it is."""
+    if isinstance(problem, Refusal):
+        said = problem.words.plain
+        return said if said and said in template else "it refuses the messages"
+    return str(problem) if type(problem) is TemplateError else type(problem).__name__
 
 
 def segments(

@@ -24,6 +24,7 @@ from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from appliance.core.phi import Phi
 from appliance.models.template_work import (
     ITEM,
     allowance,
@@ -209,8 +210,16 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return found
 
 
+class Refusal(TemplateError):
+    """What the template itself says against the messages; it may quote them."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = Phi(words)
+
+
 def _raise(message: str) -> None:
-    raise TemplateError(str(message)[:200])
+    raise Refusal(str(message)[:200])
 
 
 def _strftime_now(form: str) -> str:

@@ -12,12 +12,12 @@ import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from appliance.core import crash
 from appliance.core.errors import (
     ApplianceError,
     ConfigWrong,
@@ -28,7 +28,7 @@ from appliance.core.errors import (
     out_of_memory,
 )
 from appliance.core.events import append_event
-from appliance.core.files import write_json
+from appliance.core.files import sweep, write_json
 from appliance.core.home import open_home
 from appliance.core.job import Job
 from appliance.core.offline import stay_offline
@@ -43,14 +43,16 @@ def main(folder: Path) -> int:
     """Run the job in `folder` to its end and return the exit code."""
     os.umask(0o077)
     stay_offline()
+    crash.say_no_words()
     home = open_home()
+    kept: tuple[int, ...] = ()
     try:
         if sealed_home(home.path):
             from appliance.security.vault.mounted import (
                 keep,  # loads cryptography: only where there is a vault
             )
 
-            keep(home.path)
+            kept = keep(home.path)
         order = json.loads(read_bytes(folder / "spec.json"))
     except ApplianceError as locked:
         told = {"code": locked.code, "message": locked.message, "hint": locked.hint}
@@ -62,7 +64,8 @@ def main(folder: Path) -> int:
     try:
         job.emit("started", kind=job.kind)
         orders.check(job.home, folder, order)
-        _shut_in(job, order["spec"])
+        _shut_in(job, order["spec"], kept)
+        sweep(home.path)
         result = _code(job.kind)(order["spec"], job)
         write_json(folder / "result.json", result)
     except (Stopped, KeyboardInterrupt):
@@ -70,7 +73,7 @@ def main(folder: Path) -> int:
         return Stopped.exit_code
     except Exception as problem:
         failure = _explained(problem, job.id)
-        traceback.print_exc()
+        sys.stderr.write(crash.trace(problem))
         job.emit(
             "failed", code=failure.code, message=failure.message, hint=failure.hint, exit=failure.exit_code
         )
@@ -79,9 +82,9 @@ def main(folder: Path) -> int:
     return 0
 
 
-def _shut_in(job: Job, spec: Mapping[str, Any]) -> None:
+def _shut_in(job: Job, spec: Mapping[str, Any], kept: tuple[int, ...]) -> None:
     """Enter the jail of this kind of job before any of its code is loaded, and say so."""
-    jail = enter_first(job.home, job.kind, spec)
+    jail = enter_first(job.home, job.kind, spec, keep=kept)
     job.emit("jail", **({"profile": "off"} if jail is None else asdict(jail)))
     arm(job.emit)
 
@@ -96,7 +99,7 @@ def _explained(problem: Exception, job_id: str) -> ApplianceError:
     """What to tell people: errors of our own as they are, the usual machine troubles by name."""
     if isinstance(problem, ApplianceError):
         return problem
-    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return NoRoom("The disk is full.", f"Free some space, then run `cloister job resume {job_id}`.")
     if out_of_memory(problem):
         return NoRoom("There is not enough memory.", "Close other programs, or use a smaller base or batch.")

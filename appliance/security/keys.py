@@ -25,6 +25,7 @@ from appliance.core.events import now
 from appliance.core.home import Home
 from appliance.security import audit
 from appliance.security.people import guard
+from appliance.security.trust.clock import floor
 
 OWN_NAME = "this terminal"  # of the keys that `chat` makes for itself and revokes at its end
 OWN_LIFE = timedelta(days=1)
@@ -169,11 +170,14 @@ def check(home: Home, secret: str) -> Grant | None:
 
 
 class KeyRing:
-    """The live keys, read again whenever the database has changed. `clock` gives the time in UTC."""
+    """The live keys, read again whenever the database has changed. `clock` gives the time in UTC; one that
+    was set back revives no key that had expired by what the site knew of the time when this was made
+    (security/trust/clock.py).
+    """
 
     def __init__(self, home: Home, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._link = connect(home)
-        self._clock = clock
+        self._clock, self._floor = clock, datetime.fromtimestamp(floor(self._link), UTC)
         self._seen = -1
         self._live: dict[str, tuple[str, Grant]] = {}
 
@@ -191,7 +195,11 @@ class KeyRing:
         form = _FORM.fullmatch(secret)
         digest, grant = self._live.get(form[1] if form else "", (_NOBODY, None))
         same = hmac.compare_digest(_digest(secret), digest)
-        return grant if same and grant is not None and not grant.expired(self._clock()) else None
+        return (
+            grant
+            if same and grant is not None and not grant.expired(max(self._clock(), self._floor))
+            else None
+        )
 
     def close(self) -> None:
         """Close the connection to the database."""

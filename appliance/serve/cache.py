@@ -14,7 +14,7 @@ import time
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from appliance.serve.answers import Part
@@ -39,12 +39,12 @@ class Answer:
     `extra` is what else goes with it, as JSON (citations).
     """
 
-    text: str
+    text: str = field(repr=False)
     finish: str
     prompt_tokens: int
     completion_tokens: int
     label: Labelled | None = None
-    extra: str = ""
+    extra: str = field(default="", repr=False)
     seconds: float = 0.0
 
     def parts(self) -> list[Part]:

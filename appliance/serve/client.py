@@ -20,9 +20,9 @@ Messages = Sequence[dict[str, str]]
 class Reply:
     """An answer. `label` and `confidence` are there when a label model answered with a label."""
 
-    text: str
+    text: str = field(repr=False)
     finish: str
-    label: str | None = None
+    label: str | None = field(default=None, repr=False)
     confidence: float | None = None
     usage: dict[str, int] = field(default_factory=dict)
 

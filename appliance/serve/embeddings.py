@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.serve.messages import clean
@@ -19,7 +19,7 @@ class EmbedAsk:
     """A checked request; `packed` wants each vector as base64 of little-endian float32."""
 
     model: str
-    texts: tuple[str, ...]
+    texts: tuple[str, ...] = field(repr=False)
     packed: bool
 
 

@@ -43,7 +43,7 @@ class Piece:
     included, waiting for a free slot not.
     """
 
-    text: str
+    text: str = field(repr=False)
     tokens: int = 1
     finish: str | None = None
     prompt_tokens: int = 0

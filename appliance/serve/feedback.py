@@ -16,7 +16,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Said:
 
     answer: str
     thumb: int | None
-    correction: str | None
+    correction: str | None = field(repr=False)
     ratings: dict[str, int]
 
 

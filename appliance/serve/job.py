@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import uvicorn
 
+from appliance.core.crash import no_core
 from appliance.core.errors import Busy, NoRoom
 from appliance.core.job import Job
 from appliance.core.sealing import place
@@ -313,7 +314,7 @@ def _memory() -> float:
 
 def _set_limits() -> None:
     """As many connections as the system allows; and no core, which would hold what users asked."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    no_core()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

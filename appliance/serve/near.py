@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
@@ -91,8 +91,8 @@ _TAILS = ("thanks in advance", "many thanks", "thank you", "thanks", "please")
 class Question:
     """The last message of a request; `frame` stands for all the rest of it, which must be equal."""
 
-    frame: str
-    text: str
+    frame: str = field(repr=False)
+    text: str = field(repr=False)
 
     @cached_property
     def meaning(self) -> tuple[str, ...] | None:

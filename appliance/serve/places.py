@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from aiohttp import ClientResponse
@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 class Wanted:
     """What a request brings to the choice of its slot."""
 
-    prompt: list[int]
+    prompt: list[int] = field(repr=False)
     owner: str | None
     shared: int
     adapter: int | None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.serve.engine import Settings
@@ -54,8 +54,8 @@ class Ask:
     settings: Settings
     stream: bool
     usage: bool
-    messages: tuple[Message, ...] = ()
-    prompt: str = ""
+    messages: tuple[Message, ...] = field(default=(), repr=False)
+    prompt: str = field(default="", repr=False)
     form: str | None = None
     schema: dict[str, Any] | None = None
     tools: tuple[Message, ...] = ()

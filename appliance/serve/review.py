@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,11 @@ class Feedback:
 class Words:
     """Record text: the conversation, the model's answer, the passages it was shown, the correction."""
 
-    messages: tuple[dict[str, str], ...]
-    text: str
+    messages: tuple[dict[str, str], ...] = field(repr=False)
+    text: str = field(repr=False)
     label: bool
-    passages: tuple[dict[str, Any], ...]
-    correction: str | None
+    passages: tuple[dict[str, Any], ...] = field(repr=False)
+    correction: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

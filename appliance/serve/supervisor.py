@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from appliance.core.crash import no_core
 from appliance.core.errors import ApplianceError, EngineFailed, ModelChanged
 from appliance.core.parent import die_with_parent
 from appliance.security.airgap.filter import NONE
@@ -198,7 +199,7 @@ def _bind_to(parent: int, memory: int | None, shut_in: Callable[[], None]) -> No
     """In the child before exec: die with the parent, stay within `memory`, connect to nothing at all."""
     if not die_with_parent(parent):
         os._exit(1)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold what users asked
+    no_core()  # it would hold what users asked
     if memory is not None:
         _, there = resource.getrlimit(resource.RLIMIT_DATA)
         most = memory if there == resource.RLIM_INFINITY else min(memory, there)

@@ -27,7 +27,7 @@ class Call:
     """One call that a model made; `arguments` is JSON."""
 
     name: str
-    arguments: str
+    arguments: str = field(repr=False)
     id: str = field(default_factory=lambda: f"call_{secrets.token_hex(12)}")
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from appliance.core.crash import say_no_words
 from appliance.core.errors import ApplianceError, JobFailed
 from appliance.core.files import write_json
 from appliance.core.home import open_home
@@ -149,6 +150,7 @@ def _main(folder: Path) -> int:
     os.umask(0o077)
     die_with_parent(os.getppid())  # torchrun, which dies with the job: a resumed run must be alone
     stay_offline()
+    say_no_words()
     from appliance.train.job import run
 
     order = json.loads(read_bytes(folder / "spec.json"))

@@ -62,7 +62,7 @@ tell(core=resource.getrlimit(resource.RLIMIT_CORE), dumpable=ctypes.CDLL(None).p
      rights=status["NoNewPrivs"].strip(), filtered=status["Seccomp"].strip(),
      hides=jail._hides_processes())
 """)
-    assert found["core"] == [0, 0] and found["rights"] == "1" and found["filtered"] == "2"
+    assert found["core"] in ([1, 1], [0, 0]) and found["rights"] == "1" and found["filtered"] == "2"
     assert found["hides"] or found["dumpable"] == 0
 
 

@@ -77,7 +77,7 @@ def probed(home: Home, monkeypatch: pytest.MonkeyPatch, change: str = "") -> Any
 @held
 def test_the_workers_own_call_is_what_shuts_the_door(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     assert probed(home, monkeypatch) == {"tcp": 1, "inherited": 9}
-    without = probed(home, monkeypatch, "worker.enter_first = lambda *words: None")
+    without = probed(home, monkeypatch, "worker.enter_first = lambda *words, **kept: None")
     assert without == {"tcp": 0, "inherited": 0}
 
 

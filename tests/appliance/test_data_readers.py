@@ -195,3 +195,13 @@ def test_no_such_path_and_a_folder_of_nothing(tmp_path):
 def test_columns_that_make_no_sense_are_refused(value):
     with pytest.raises(ConfigWrong):
         columns_from(value)
+
+
+@pytest.mark.parametrize("first", ["Zoltan Quux,rash", "P12,Ada,a", "text1,x", "Ada"])
+def test_no_word_of_a_first_record_is_taken_for_a_column(tmp_path, first):
+    problem = refused(tmp_path / "a.csv", f"{first}\nhi,x\n".encode(), columns_from({"text": "message"}))
+    said = problem.message + problem.hint
+    assert "none of the columns message" in said and "header" in said
+    assert not any(
+        word in said.replace("a.csv", "") for word in first.replace(",", " ").split() if len(word) > 1
+    )

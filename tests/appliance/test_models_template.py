@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.core import crash
 from appliance.core.errors import ModelRejected
 from appliance.models.importing import DEMO_BASE
 from appliance.models.load import chat_template, check_checkpoint
@@ -272,3 +273,25 @@ def test_a_base_with_such_a_template_is_not_imported(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text("{{ lipsum(n=10000) }}")
     with pytest.raises(ModelRejected, match="lipsum"):
         check_checkpoint(tmp_path)
+
+
+SECRET = "Zoltan Quux has a rash"
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{{ raise_exception('only two turns, please') }}", "only two turns, please"),
+        ("{{ raise_exception('cannot take ' ~ messages[0].content) }}", "it refuses the messages"),
+        ("{{ raise_exception(messages[0].content) }}", "it refuses the messages"),
+        ("{{ messages[0][messages[0].content].x }}", "UndefinedError"),
+        ("{{ messages[0].content + 1 }}", ""),
+        ("{{ messages[0].content % 2 }}", "it uses % on something else than numbers"),
+    ],
+)
+def test_what_a_template_says_against_messages_shows_no_word_of_them(template: str, says: str) -> None:
+    with pytest.raises(ModelRejected) as caught:
+        rendered(template, [{"role": "user", "content": SECRET}])
+    assert says in caught.value.message
+    assert "Zoltan" not in caught.value.message and "rash" not in caught.value.message
+    assert "Zoltan" not in crash.trace(caught.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import csv
 import os
 import ssl
@@ -12,6 +11,7 @@ import sys
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
+import leak_support
 import pytest
 import serve_support as support
 from vault_support import agent, sealed_home, unlocked
@@ -43,7 +43,7 @@ from appliance.serve.header import read_header
 from tui.session_bundle import identity
 from tui.site_key import make_site_key, site_key
 
-CANARY = "Zoltanquux"
+CANARY = leak_support.canary(1)
 COLUMNS = {"text": "message", "label": "queue", "unit": "patient"}
 
 
@@ -132,16 +132,9 @@ def _in_memory() -> list[Path]:
 
 
 def _scan(folder: Path) -> list[str]:
-    """The files with the canary in any spelling; base64 at each of its three alignments."""
-    marks = [CANARY.encode(), CANARY.encode("utf-16-le"), CANARY.encode("utf-16-be")]
-    marks += [CANARY.encode().hex().encode(), CANARY.encode().hex().upper().encode()]
-    marks += [base64.b64encode(b"x" * shift + CANARY.encode() + b"xxx")[4:-4] for shift in range(3)]
-    there = [file for file in folder.rglob("*") if file.is_file()]
-    return [
-        file.relative_to(folder).as_posix()
-        for file in there
-        if any(mark in file.read_bytes() or mark in str(file).encode() for mark in marks)
-    ]
+    """The files with the canary in any form."""
+    found = leak_support.scan([folder], leak_support.forms())
+    return sorted({Path(leak.path.partition("!")[0]).relative_to(folder).as_posix() for leak in found})
 
 
 def test_a_sealed_model_is_checked_loaded_and_found_changed(tmp_path: Path) -> None:
@@ -279,6 +272,45 @@ def test_a_job_of_an_unlocked_site_runs_in_its_own_process(tmp_path: Path) -> No
         assert store.read(store.get(home, "inbox"), "test")
     kept = [file for file in home.jobs.rglob("*") if file.is_file() and file.read_bytes()[:8] != b"CLOISTER"]
     assert {file.name for file in kept} == {"events.jsonl", "log.txt"}
+    assert (home.jobs / job / "log.txt").read_text() == ""  # as where its jail closed what holds its keys
+
+
+JAILED = """
+import sys
+from pathlib import Path
+from appliance.core import sealing
+from appliance.core.errors import Busy, JailRefused
+from appliance.core.home import open_home
+from appliance.security.airgap.entering import enter_first
+from appliance.security.vault import box, mounted
+
+home = open_home(Path(sys.argv[1]))
+kept = mounted.keep(home.path)
+try:
+    enter_first(home, "import", {}, keep=kept if sys.argv[2] == "kept" else ())
+except JailRefused:
+    sys.exit(77)
+try:
+    box.hold(home.path, shared=False)
+    held = False
+except Busy:
+    held = True
+print(held, bool(sealing.inherited()))
+"""
+
+
+@pytest.mark.parametrize("how", ["kept", "closed"])
+def test_a_jailed_job_keeps_its_keys_for_its_children_and_the_keys_as_they_are(
+    tmp_path: Path, how: str
+) -> None:
+    home, master = sealed_home(tmp_path / "home")
+    with agent(home, master):
+        done = subprocess.run(
+            [sys.executable, "-c", JAILED, str(home.path), how], capture_output=True, text=True, check=False
+        )
+    if done.returncode == 77:
+        pytest.skip("this machine has no jail")
+    assert done.stdout == ("True True\n" if how == "kept" else "False False\n"), done.stderr
 
 
 def test_a_torn_index_of_documents_is_refused(tmp_path: Path) -> None:

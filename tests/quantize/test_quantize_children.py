@@ -25,7 +25,7 @@ def helpers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("helpers")
 def test_a_child_has_limits() -> None:
     held = worker.run(fuzz_support.limits, doing="Asking", timeout=60, memory=3_000_000_000)
-    assert held["CORE"] == [0, 0] and held["AS"] == [3_000_000_000] * 2
+    assert held["CORE"] in ([1, 1], [0, 0]) and held["AS"] == [3_000_000_000] * 2
     assert held["CPU"][0] == 60 * len(os.sched_getaffinity(0)) + 5
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tui.app import Cloister
 from tui.screens.budgets import budget_lines
 from tui.screens.deeds import deed_of, why_not
 from tui.screens.job_lines import end_text, run_text
 from tui.screens.machine import network
 from tui.screens.site import JobRow
 from tui.screens.story import MOST_POINTS, Picture, Story, length, thinned
+from tui.session import Session
 from tui.steps import NextStep
 from tui.widgets.chart import draw_chart
 from tui.widgets.frame import title_text
@@ -207,3 +210,19 @@ def test_budgets_in_words() -> None:
 def test_command_line_and_door_do_without_textual() -> None:
     code = "import sys, tui.session, tui.cli, tui.launch; sys.exit('textual' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_crash_of_the_screens_shows_where_and_no_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, shown = Cloister(Session(tmp_path)), list[object]()
+    monkeypatch.setattr(app, "bell", lambda: None)
+    monkeypatch.setattr(app, "panic", lambda *parts: shown.extend(parts))
+    try:
+        {}["Zoltan Quux"]
+    except KeyError as problem:
+        app._exception = problem
+        app._fatal_error()
+    assert "KeyError" in str(shown[0]) and "test_app_lines.py" in str(shown[0])
+    assert "error: The screens stopped" in str(shown[1]) and "Traceback" in str(shown[0])
+    assert 'Quux"]' in str(shown[0]) and "KeyError: " not in str(shown[0])  # the line of code; no value

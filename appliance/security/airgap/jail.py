@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import socket
 import stat
 from collections.abc import Callable, Collection, Iterable
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from appliance.core.crash import no_core
 from appliance.core.errors import JailRefused
 from appliance.security.airgap import kernel
 from appliance.security.airgap.filter import Profile, program
@@ -70,7 +70,7 @@ def enter(profile: Profile, *, keep: Collection[int] | None = None, ports: Itera
         if profile.empty_network:
             _check_nothing_stays()
             _leave_network()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        no_core()
         kernel.no_new_privileges()  # first: without root the kernel asks for it before any of the others
         landlock = _held[0].landlock if _held else _restrict(profile, machine, ports)
         if not _hides_processes():

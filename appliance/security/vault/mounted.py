@@ -102,9 +102,9 @@ def opened(root: Path) -> Vault:
     return vault
 
 
-def keep(root: Path) -> None:
+def keep(root: Path) -> tuple[int, ...]:
     """Have this process, a job, keep its keys to its end, and its children too; their temporary files are
-    made in memory.
+    made in memory. Returns the descriptors that must stay open for that.
 
     Does nothing for a home without a vault.
 
@@ -113,16 +113,18 @@ def keep(root: Path) -> None:
     """
     root = root.absolute()
     if not sealing.sealed_home(root):
-        return
+        return ()
     keys = _inherited(root)
     if keys is None:
         keys = store_keys_from(place.ask(root, "keys", person=False)["keys"])
-    sealing.mount(root, Vault(root, keys))
+    vault = Vault(root, keys)
+    sealing.mount(root, vault)
     handle = os.memfd_create(sealing.KEYS, os.MFD_ALLOW_SEALING)
     os.write(handle, json.dumps({"root": str(root), "keys": keys.to_json()}).encode())
     os.environ[sealing.KEYS] = str(handle)
     os.environ["TMPDIR"] = os.environ["SQLITE_TMPDIR"] = str(memory.scratch())
     tempfile.tempdir = None  # it is looked up again
+    return handle, vault._lock
 
 
 def forget(root: Path) -> None:

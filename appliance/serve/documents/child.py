@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from appliance.core.crash import no_core
 from appliance.core.offline import ENVIRONMENT
 from appliance.core.parent import die_with_parent
 from appliance.serve.documents.texts import Page, Unreadable
@@ -155,7 +156,7 @@ def main(channel: int, parent: int, memory: int, seconds: int) -> int:
 
     if not die_with_parent(parent):
         return 1
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    no_core()
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     with socket.socket(fileno=channel) as link:

@@ -7,7 +7,7 @@ A passage stays on its page and under its heading, and begins with the sentence 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from appliance.serve.documents.sentences import Span, sentences
@@ -27,8 +27,8 @@ class Chunk:
     page: int | None
     start: int
     end: int
-    heading: str
-    text: str
+    heading: str = field(repr=False)
+    text: str = field(repr=False)
 
 
 def chunks(pages: Sequence[Page]) -> list[Chunk]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from appliance.core.errors import ApplianceError, NotFound
@@ -41,8 +41,8 @@ class Passage:
     page: int | None
     start: int
     end: int
-    heading: str
-    text: str
+    heading: str = field(repr=False)
+    text: str = field(repr=False)
     score: float
     sha256: str = ""
 
@@ -72,8 +72,8 @@ class Opened:
     """
 
     passage: Passage
-    before: str
-    after: str
+    before: str = field(repr=False)
+    after: str = field(repr=False)
     checked: bool
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PAGE_BREAK = "\n\n"
 MOST_CHARACTERS = 20_000_000  # of one document: about 10,000 pages
@@ -30,15 +30,15 @@ class Page:
     """One page; `number` from 1, None in formats without pages. `headings`: offset in it, and title."""
 
     number: int | None
-    text: str
-    headings: tuple[tuple[int, str], ...] = ()
+    text: str = field(repr=False)
+    headings: tuple[tuple[int, str], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
     """A paragraph, or a heading."""
 
-    text: str
+    text: str = field(repr=False)
     heading: bool = False
 
 
