@@ -8,6 +8,7 @@ from typing import Any
 
 from appliance.core.errors import DataRejected, NotFound
 from appliance.core.home import Home
+from appliance.core.profile import check_site
 from appliance.data import store
 from appliance.data.records import spoken
 from appliance.models.task import task_from
@@ -49,7 +50,12 @@ def patience(origin: Origin) -> float:
 
 
 def start_reference(origin: Origin, strings: list[str], logits: Path) -> worker.Child:
-    """Have transformers compute the model in a child; its logits go to `logits`, and no text elsewhere."""
+    """Have transformers compute the model in a child; its logits go to `logits`, and no text elsewhere.
+
+    Raises:
+        ConfigWrong: the site profile, which brings transformers, is not installed.
+    """
+    check_site()
     return worker.start(
         reference,
         doing="Computing the model with transformers",

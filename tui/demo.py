@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from appliance.core.profile import check_site
 from appliance.core.reading import read_bytes
 from appliance.data import store
 from appliance.models.registry import Model
@@ -33,7 +34,11 @@ def run(session: Session, *, follow: Follow, say: Say) -> dict[str, Any]:
     """Run the chain, or what is missing of it; returns the figures and where everything lies.
 
     `follow(job)` waits for a job and raises its error; `say(line)` tells people.
+
+    Raises:
+        ConfigWrong: the site profile is not installed; nothing was made then.
     """
+    check_site()
     began = time.monotonic()
     reused: list[str] = []
 

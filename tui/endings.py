@@ -1,13 +1,21 @@
-"""How a job ended, for people: its error, or the last thing that it said."""
+"""How a job ended, for people: its error, or the last thing that it said of one."""
 
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from datetime import datetime
 
 from appliance.core.errors import ApplianceError, JobFailed, Stopped
-from appliance.ops.jobs import JobView
+from appliance.ops.jobs import JobView, killed_by
+
+# What a crash leaves in a log; other lines are of what went on before it and explain nothing.
+_FAILURE = re.compile(
+    r"error|exception|fatal|fail|abort|assert|killed|terminat|segmentation|core dumped|bad_alloc"
+    r"|out of memory|cannot allocate|no space left|illegal instruction",
+    re.IGNORECASE,
+)
 
 
 def failure(job: JobView) -> ApplianceError:
@@ -19,10 +27,10 @@ def failure(job: JobView) -> ApplianceError:
         return error
     if job.state == "stopped":
         return Stopped(f"Job {job.id} was stopped.", f"Go on with `cloister job resume {job.id}`.")
-    last = last_line(job)
+    last, name = last_line(job), killed_by(job)
+    how = f"was killed ({name})" if name else "died without a word (killed, or the machine went down)"
     return JobFailed(
-        f"Job {job.id} died without a word (killed, or the machine went down)."
-        + (f" Its last line: {last}" if last else ""),
+        f"Job {job.id} {how}." + (f" Its last line: {last}" if _FAILURE.search(last) else ""),
         f"Go on with `cloister job resume {job.id}`, or run the same command again.",
     )
 

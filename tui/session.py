@@ -1,7 +1,6 @@
 """The one door between the faces and the product: CLI and TUI both go through it.
 
-It knows neither Textual nor typer. Everything here takes and gives plain values; work happens in
-jobs, which outlive whoever started them.
+It knows neither Textual nor typer. Plain values go in and out; work happens in jobs, which outlive it.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any
 from appliance.core.db import reading
 from appliance.core.errors import ConfigWrong, NotFound
 from appliance.core.home import Home, open_home
+from appliance.core.profile import has_site
 from appliance.data import store
 from appliance.data.store import Dataset
 from appliance.models import importing, registry
@@ -194,7 +194,8 @@ class Session:
     @acts("site.read")
     def next_step(self) -> NextStep:
         """What a newcomer should do now, judged from what is there."""
-        return next_step(self.datasets(), self.models(), self.jobs(50), self.reports())
+        found = (self.datasets(), self.models(), self.jobs(50), self.reports())
+        return next_step(*found, edge=not has_site())
 
     @acts("site.read")
     def step_after(self, name: str | None) -> NextStep:
@@ -205,7 +206,7 @@ class Session:
         trained = [model for model in chain if model.trained]
         if not trained and chain and any(m.kind == "gguf" and m.parent == chain[-1].name for m in models):
             return step_for_untuned(chain[-1].name, self.jobs(50))
-        if not trained:
+        if not trained or not has_site():
             return self.next_step()
         return step_for(trained[0], models, self.jobs(50), self.reports())
 
@@ -216,27 +217,27 @@ class Session:
         """Import records; see appliance/data/job.py for the spec."""
         return self._start("import", spec, f"import {spec['name']}")
 
-    @acts("site.read")
+    @acts("site.read", site=True)
     def plan_training(self, spec: dict[str, Any]) -> dict[str, Any]:
         """What `start_training` would do with this spec: see appliance/train/preview.py. Starts nothing."""
         from appliance.train.preview import preview
 
         return preview(self.home, spec)
 
-    @acts("train.start")
+    @acts("train.start", site=True)
     def start_training(self, spec: dict[str, Any]) -> str:
         """Train an adapter; dataset and base must be there."""
         spec = checked(self.home, spec)
         return self._start("train", spec, f"train {spec['dataset']}")
 
-    @acts("site.read")
+    @acts("site.read", site=True)
     def plan_search(self, spec: dict[str, Any]) -> dict[str, Any]:
         """What `start_search` would do with this spec: see appliance/train/searching.py. Starts nothing."""
         from appliance.train.searching import preview_search
 
         return preview_search(self.home, spec)
 
-    @acts("train.start")
+    @acts("train.start", site=True)
     def start_search(self, spec: dict[str, Any]) -> str:
         """Train with several settings and keep the best; see appliance/train/search.py for the spec."""
         spec = checked(self.home, spec)
@@ -247,7 +248,7 @@ class Session:
         agree_job(self, kind, spec)
         return jobs.start(self.home, kind, spec, title=title, who=self.who, signer=self.actor.signer)
 
-    @acts("site.read")
+    @acts("site.read", site=True)
     def evaluation(
         self, name: str, *, against: str | None, dataset: str | None, split: str, limit: int | None
     ) -> dict[str, Any]:
@@ -258,7 +259,7 @@ class Session:
         """
         return evaluation_spec(self.home, name, against=against, dataset=dataset, split=split, limit=limit)
 
-    @acts("evaluate.start")
+    @acts("evaluate.start", site=True)
     def start_evaluation(self, spec: dict[str, Any]) -> str:
         """Evaluate models on a dataset's held-out split."""
         store.get(self.home, spec["dataset"], spec.get("version"))
@@ -266,7 +267,7 @@ class Session:
             registry.get(self.home, name)
         return self._start("evaluate", spec, f"evaluate {spec['models'][-1]}")
 
-    @acts("quantize.start")
+    @acts("quantize.start", site=True)
     def start_quantising(self, spec: dict[str, Any]) -> str:
         """Convert and quantise a base or an adapter; settings are checked before anything starts."""
         from quantize.limits import limits_with
@@ -323,7 +324,7 @@ class Session:
             {"job": job.id, "url": ready[job.id]["url"], **job.last} for job in running if job.id in ready
         ]
 
-    @acts("privacy.audit")
+    @acts("privacy.audit", site=True)
     def start_privacy_audit(self, spec: dict[str, Any]) -> str:
         """Audit a trained model and its GGUF files for what they give away of their records."""
         model = registry.get(self.home, spec["model"])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from appliance.core.errors import NotAllowed
+from appliance.core.profile import check_site
 from appliance.security.people import guard, orders
 from tui.starting import before_long
 
@@ -19,16 +20,19 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def acts(*actions: str) -> Callable[[F], F]:
+def acts(*actions: str, site: bool = False) -> Callable[[F], F]:
     """Let through whoever may do one of `actions`; the first argument is the session.
 
-    Where there are several, the function itself, or what it calls, asks for the exact one.
+    Where there are several, the function itself, or what it calls, asks for the exact one. `site`: and
+    only where the site profile is installed.
     """
 
     def wrap(function: F) -> F:
         @functools.wraps(function)
         def call(session: Any, *args: Any, **kwargs: Any) -> Any:
             allow(session, *actions)
+            if site:
+                check_site()
             return function(session, *args, **kwargs)
 
         call.actions = actions  # type: ignore[attr-defined]

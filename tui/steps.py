@@ -20,9 +20,14 @@ class NextStep:
 
 
 def next_step(
-    datasets: list[Dataset], models: list[Model], running: list[JobView], reports: list[dict[str, Any]]
+    datasets: list[Dataset],
+    models: list[Model],
+    running: list[JobView],
+    reports: list[dict[str, Any]],
+    *,
+    edge: bool = False,
 ) -> NextStep:
-    """The first gap in the way from records to endpoint."""
+    """The first gap in the way from records to endpoint; `edge`: this installation can only serve."""
     busy = [job for job in running if job.state == "running"]
     if work := next((job for job in busy if job.kind != "serve"), None):
         return NextStep(
@@ -30,6 +35,8 @@ def next_step(
             why="It goes on when you leave.",
             command=f"cloister job tail {work.id}",
         )
+    if edge:
+        return _step_on_edge(models, running, reports)
     if not datasets:
         return NextStep(
             text="Import your records.",
@@ -51,6 +58,28 @@ def next_step(
             command=f"cloister train {datasets[-1].name} --base {bases[-1].name}",
         )
     return step_for(adapters[-1], models, running, reports)
+
+
+def _step_on_edge(models: list[Model], running: list[JobView], reports: list[dict[str, Any]]) -> NextStep:
+    files = [model for model in models if model.kind == "gguf" and not model.facts.get("embeds")]
+    if not files:
+        return NextStep(
+            text="Import a GGUF file.",
+            why="This is the edge profile: it only serves. Files are made where the site profile is.",
+            command="cloister model import FILE.gguf --name NAME",
+        )
+    newest = files[-1].name
+    serving = next((job for job in running if job.state == "running" and job.kind == "serve"), None)
+    if serving is not None:
+        return NextStep(
+            text="Ask the model.", why=f"Job {serving.id} is serving.", command=f"cloister chat {newest}"
+        )
+    passed = any(each["model"] == newest and each["passed"] and not each.get("partial") for each in reports)
+    return NextStep(
+        text=f"Serve {newest}.",
+        why="An OpenAI-compatible endpoint on this machine.",
+        command=f"cloister serve {newest}" + ("" if passed else " --ungated"),
+    )
 
 
 def step_for_untuned(base: str, running: list[JobView]) -> NextStep:

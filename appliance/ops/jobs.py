@@ -30,7 +30,7 @@ from appliance.security.people import guard, orders
 from appliance.security.people.signing import Signer
 
 _seen: dict[Path, tuple[int, tuple[Event, ...]]] = {}  # event files read so far: offset, events
-_children: list[subprocess.Popen[bytes]] = []  # kept so that ended ones can be reaped
+_children: dict[Path, subprocess.Popen[bytes]] = {}  # by folder; kept so that ended ones can be reaped
 STATES = ("waiting", "running", "done", "failed", "stopped", "died")
 
 
@@ -179,6 +179,13 @@ def wait(home: Home, job_id: str, timeout: float = 3600.0) -> JobView:
     return job
 
 
+def killed_by(job: JobView) -> str | None:
+    """The signal that ended a job, where this process started it; nobody else is told by the system."""
+    child = _children.get(job.folder)
+    code = None if child is None else child.poll()
+    return signal.Signals(-code).name if code is not None and code < 0 else None
+
+
 def _view(home: Home, row: sqlite3.Row) -> JobView:
     folder = home.jobs / row["id"]
     # Liveness is read before the events: the other order could miss an end written in between.
@@ -226,7 +233,9 @@ def _spawn(home: Home, job_id: str) -> None:
             env=environment,
             start_new_session=True,
         )
-    _children[:] = [old for old in _children if old.poll() is None] + [child]
+    for place in [place for place, old in _children.items() if old.poll() is not None]:
+        del _children[place]
+    _children[folder] = child
     with transaction(home) as link:
         link.execute(
             "UPDATE jobs SET pid = ?, pid_started = ? WHERE id = ?",

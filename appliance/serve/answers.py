@@ -15,7 +15,7 @@ from appliance.serve.engine import Engine, Piece
 from appliance.serve.header import Header
 from appliance.serve.labels import Labelled, label_trie, pick_label
 from appliance.serve.messages import Message
-from appliance.serve.refusals import Refused
+from appliance.serve.refusals import TOO_LONG, Refused
 from appliance.serve.requests import Ask
 from appliance.serve.slots import common
 from appliance.serve.tools import Call, forced, may_be_call, no_call, read_calls, takes_tools
@@ -228,8 +228,8 @@ def _room(served: Served, prompt: list[int], *, need: int = 1) -> int:
         raise Refused("The prompt is empty.", param="prompt")
     if len(prompt) + need > context:
         raise Refused(
-            f"The prompt has {len(prompt)} tokens; this model takes {context - need}. Shorten it.",
+            f"The prompt has {len(prompt)} tokens; this model takes {context - need}.",
             param="messages",
-            code="context_length_exceeded",
+            code=TOO_LONG,
         )
     return context - len(prompt)

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from appliance.core.errors import ApplianceError, ConfigWrong, EngineFailed
+from appliance.serve.refusals import TOO_LONG
 
 Messages = Sequence[dict[str, str]]
 
@@ -91,12 +92,17 @@ def _client(url: str, key: str, ca: Path | None, timeout: float | None = None) -
 
 def _refusal(status: int, body: bytes) -> ApplianceError:
     try:
-        message = str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        message = f"The endpoint answered with status {status}."
+        error = json.loads(body)["error"]
+        message, code = str(error["message"]), error.get("code")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        message, code = f"The endpoint answered with status {status}.", None
     if status >= 500:
         return EngineFailed(message, "See the log of the serving job.")
-    return ConfigWrong(message, "Check the key and the request." if status == 401 else "Change the request.")
+    if status == 401:
+        return ConfigWrong(message, "Check the key.")
+    if status == 429:
+        return ConfigWrong(message, "Try again in a moment.")
+    return ConfigWrong(message, "Say it in fewer words." if code == TOO_LONG else "Ask in another way.")
 
 
 def _silent(url: str) -> EngineFailed:

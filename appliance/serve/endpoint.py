@@ -25,7 +25,7 @@ from appliance.serve.feedback import Answers
 from appliance.serve.house import House, Offer
 from appliance.serve.library import Library
 from appliance.serve.logged import Tally, logged
-from appliance.serve.refusals import Refused
+from appliance.serve.refusals import TOO_LONG, Refused
 from appliance.serve.requests import Ask
 from appliance.serve.routes import Choice, Route, Routes
 from appliance.serve.stats import Stats
@@ -115,7 +115,14 @@ class Endpoint:
             Refused: this endpoint has no embedding model of that name, or a text is too long for it.
             EngineFailed: the engine stopped.
         """
-        if self.embedder is None or ask.model != self.embedder_name:
+        if self.embedder is None:
+            raise Refused(
+                "This endpoint has no embedding model. Its operator can add one: cloister serve MODEL --embed"
+                " NAME.",
+                status=404,
+                code="model_not_found",
+            )
+        if ask.model != self.embedder_name:
             raise Refused("There is no such embedding model here.", status=404, code="model_not_found")
         if grant.models and ask.model not in grant.models:
             raise Refused("There is no such embedding model here.", status=404, code="model_not_found")
@@ -126,7 +133,7 @@ class Endpoint:
                 raise Refused(
                     f"A text has {longest} tokens; this model takes {self.embedder.context}.",
                     param="input",
-                    code="context_length_exceeded",
+                    code=TOO_LONG,
                 )
             count = sum(map(len, tokens))
             tally = Tally(model=self.embedder_name, read=count)
@@ -137,6 +144,11 @@ class Endpoint:
                 self.admission.spent(grant, count, 0)
                 await on_disk()
             return vectors, count
+
+    def labels(self, model: str) -> tuple[str, ...]:
+        """What a label model can answer; nothing for other models and those that are not served now."""
+        offer = self.house.find(model)
+        return () if offer is None or offer.task is None else offer.task.labels
 
     def heard(self, answer_id: str, thumb: int | None, ratings: dict[str, int]) -> None:
         """Count what a person said of an answer that came by a route, once."""

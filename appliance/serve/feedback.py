@@ -33,6 +33,7 @@ RATINGS = ("correct", "complete", "clear")
 CORRECTION_CAP = 20_000  # characters
 WAITING_CAP, WAITING_BYTES = 1000, 16 << 20  # of one key, until somebody has reviewed it
 LONGEST_ANSWER, _SHARES = 1 << 16, 8  # bytes of one answer with its question; keys that fit beside each other
+_SHOWN = 50  # labels, in a refusal
 _KNOWN = {"answer_id", "thumb", "correction", "ratings"}
 
 
@@ -152,10 +153,18 @@ def read_said(body: Any) -> Said:
     return said
 
 
-def give(home: Home, answers: Answers, key_id: str, body: Any) -> str:
+def give(
+    home: Home,
+    answers: Answers,
+    key_id: str,
+    body: Any,
+    labels: Callable[[str], Sequence[str]] = lambda model: (),
+) -> str:
     """Keep what the holder of `key_id` says of one of their answers; the id of the feedback.
 
-    Said again of the same answer it takes the place of what was said before, to be reviewed anew. The
+    `labels` gives what a label model can answer, if that is known: a correction must be one of them.
+    Said again of the same answer it takes the place of what was said before, to be reviewed anew; the very
+    same said again changes nothing, and the audit log has no line of it. The
     words of an answer that has left the memory are then those kept with the feedback before. What waits
     for review may be WAITING_CAP pieces and WAITING_BYTES for each key, so that none fills the disk. Waits
     for the disk: call it in a thread.
@@ -170,8 +179,10 @@ def give(home: Home, answers: Answers, key_id: str, body: Any) -> str:
     path = words_path(home, feedback_id)
     try:
         with transaction(home) as link:
-            rows = link.execute("SELECT id FROM feedback WHERE answer = ? AND key = ?", (said.answer, key_id))
-            earlier = [words_path(home, row["id"]) for row in rows.fetchall()]
+            rows = link.execute(
+                "SELECT id, thumb, ratings FROM feedback WHERE answer = ? AND key = ?", (said.answer, key_id)
+            ).fetchall()
+            earlier = [words_path(home, row["id"]) for row in rows]
             words = answers.find(said.answer, key_id) or _kept_before(earlier)
             if words is None:
                 raise Refused(
@@ -180,7 +191,14 @@ def give(home: Home, answers: Answers, key_id: str, body: Any) -> str:
                     param="answer_id",
                     code="answer_not_found",
                 )
+            if words["label"] and said.correction is not None:
+                _check_label(said.correction, labels(words["model"]))
             kept = json.dumps(words | {"correction": said.correction}, ensure_ascii=False).encode()
+            ratings = json.dumps(said.ratings, sort_keys=True)
+            for row, file in zip(rows, earlier, strict=True):
+                same = (row["thumb"], row["ratings"]) == (said.thumb, ratings)
+                if same and file.exists() and read_bytes(file) == kept:
+                    return str(row["id"])
             _check_room(home, link, key_id, said.answer, len(kept))
             write_private(path, kept)
             link.execute("DELETE FROM feedback WHERE answer = ? AND key = ?", (said.answer, key_id))
@@ -194,7 +212,7 @@ def give(home: Home, answers: Answers, key_id: str, body: Any) -> str:
                     words["model"],
                     said.answer,
                     said.thumb,
-                    json.dumps(said.ratings, sort_keys=True),
+                    ratings,
                     int(said.correction is not None),
                 ),
             )
@@ -247,6 +265,13 @@ def _kept_before(earlier: Sequence[Path]) -> dict[str, Any] | None:
             words: dict[str, Any] = json.loads(read_bytes(path))
             return words
     return None
+
+
+def _check_label(correction: str, labels: Sequence[str]) -> None:
+    known = [label.strip() for label in labels]
+    if known and correction not in known:
+        shown = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
+        raise Refused(f"A correction must be one of this model's labels: {shown}.", param="correction")
 
 
 def _correction(value: Any) -> str | None:

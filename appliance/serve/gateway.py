@@ -104,7 +104,7 @@ def make_app(
         said = read_said(body)
         with endpoint.admission.enter(grant):
             home = endpoint.library.home
-            made = await asyncio.to_thread(give, home, endpoint.answers, grant.id, body)
+            made = await asyncio.to_thread(give, home, endpoint.answers, grant.id, body, endpoint.labels)
         endpoint.heard(said.answer, said.thumb, said.ratings)
         return JSONResponse({"id": made})
 

@@ -2,7 +2,8 @@
 
 spec: models (or model, a single one); optional host, port, engine, ungated, context, slots, threads,
 memory_mb, max_tokens, tls_cert, tls_key, system, embed, cache, most_loaded, sleep_after, watts_per_core,
-price_per_kwh. Events: log, ready {url, model, models, engine, ca, fingerprint}, progress (one a second).
+price_per_kwh. Events: log, ready {url, model, models, routes (of those asked for), engine, ca,
+fingerprint}, progress (one a second).
 """
 
 from __future__ import annotations
@@ -156,6 +157,7 @@ class _Running:
 
     def __init__(self, spec: dict[str, Any], job: Job, endpoint: Endpoint, tls: _Tls | None) -> None:
         self._job, self._endpoint, self._tls, self._failures = job, endpoint, tls, Failures()
+        self._asked = spec.get("models") or [spec["model"]]
         self._meter = Meter(
             watts=float(spec.get("watts_per_core") or WATTS_PER_CORE),
             price=float(spec.get("price_per_kwh") or 0.0),
@@ -228,6 +230,7 @@ class _Running:
             url=_url(listener, tls),
             model=self._names()[0],
             models=self._names(),
+            routes=[name for name in self._asked if self._endpoint.routes.get(name) is not None],
             engine=self._engine_name(),
             ca=tls and tls.ca,
             fingerprint=tls and tls.fingerprint,

@@ -9,6 +9,8 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from appliance.core.errors import ApplianceError, Busy, ConfigWrong
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
@@ -130,7 +132,20 @@ def _explained(
         return Busy(f"Port {port} on {host} is taken by another program.", f"Stop that, or {other}.")
     if problem.errno == errno.EACCES:
         return ConfigWrong(f"This account may not open port {port}.", "Use a --port above 1023.")
+    if problem.errno == errno.EADDRNOTAVAIL:
+        every = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104 -- words only
+        return ConfigWrong(
+            f"This machine has no address {host}.",
+            f"Its own are {', '.join(_own(family))}. For all of them: --host {every}",
+        )
     return ConfigWrong(f"{host}:{port} cannot be opened: {problem.strerror}.", "Use --host 127.0.0.1.")
+
+
+def _own(family: int) -> list[str]:
+    """This machine's addresses, without those that mean something on one interface only."""
+    every = [entry for entries in psutil.net_if_addrs().values() for entry in entries]
+    found = {entry.address for entry in every if entry.family == family and "%" not in entry.address}
+    return sorted(found, key=ipaddress.ip_address)
 
 
 def _next_free(family: int, address: tuple[object, ...], port: int) -> int | None:

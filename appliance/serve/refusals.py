@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+TOO_LONG = "context_length_exceeded"  # OpenAI's code for a prompt that the model cannot take
+
 
 class Refused(Exception):
     """A request that is answered with an error; `retry_after` are seconds to wait, where waiting helps."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from vault_support import sealed_home, unlocked
 
-from appliance.core import files, reading, sealing
+from appliance.core import files, reading, vaulted
 from appliance.core.errors import ApplianceError, DataRejected, ModelRejected
 from appliance.core.home import Home, open_home
 from appliance.core.job import Job
@@ -73,11 +73,16 @@ def flips_in_a_sealed_home(folder: Path, count: int) -> tuple[int, int]:
         filled(home, folder / "sources")
         stored = [
             path
-            for area in sorted(sealing.AREAS)
+            for area in sorted(vaulted.AREAS)
             for path in sorted((home.path / area).rglob("*"))
-            if path.is_file() and path.name not in sealing.OPEN
+            if path.is_file() and not vaulted.is_open(path.relative_to(home.path))
         ]
-        assert {path.relative_to(home.path).parts[0] for path in stored} >= sealing.AREAS - {"routes"}
+        assert {path.relative_to(home.path).parts[0] for path in stored} >= vaulted.AREAS - {
+            "routes",
+            "keys",
+            "tls",
+            "bundles",
+        }
         plain = {path: reading.read_bytes(path) for path in stored}
         found = same = 0
         for _ in range(count):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import closing, suppress
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from test_serve_house import ask, endpoint_of
 from test_serve_house import house as make_house
 
 from appliance.core.db import reading, transaction
-from appliance.core.errors import ApplianceError, LogDamaged, NoRoom
+from appliance.core.errors import ApplianceError, Busy, LogDamaged, NoRoom
 from appliance.core.home import Home
 from appliance.ops import jobs
 from appliance.security import audit
@@ -152,6 +155,70 @@ def test_what_became_of_a_request_is_written_when_there_is_room_again(
         asyncio.run(asyncio.wait_for(go(), 10))
     assert [row["kind"] for row in rows(home)] == ["asked", "answered"]
     assert verify.verify(home, []).ok
+
+
+@contextmanager
+def held(home: Home) -> Iterator[None]:
+    """Somebody else writes, and does not come to an end."""
+    with closing(sqlite3.connect(home.database, isolation_level=None)) as link:
+        link.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Grows with each try to write a group."""
+    tries: list[None] = []
+    writing = requests.writing
+
+    def try_it(*given: Any) -> Any:
+        tries.append(None)
+        return writing(*given)
+
+    monkeypatch.setattr(requests, "writing", try_it)
+    return tries
+
+
+def test_who_comes_behind_a_group_that_waits_for_the_database_waits_no_longer_for_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group that nobody waits for is put back after one short go, not after SQLite's 30 seconds."""
+    monkeypatch.setattr(requests, "TRY_SECONDS", 0.05)
+    monkeypatch.setattr(requests, "PATIENCE_SECONDS", 0.5)
+    tries = counted(monkeypatch)
+    with closing(RequestLog(home)) as log:
+
+        async def go() -> None:
+            await one(log)
+            while len(rows(home)) < 2:
+                await asyncio.sleep(0.01)
+            with held(home):
+                before = len(tries)
+                log.answered("r", "k1", "inbox", route="", read=9, written=4)
+                while len(tries) == before:
+                    await asyncio.sleep(0.01)
+                with pytest.raises(Busy):
+                    await one(log)
+                assert len(tries) > before + 2, "it was tried until its time was over"
+            await one(log)
+
+        asyncio.run(asyncio.wait_for(go(), 20))
+    assert sorted(row["kind"] for row in rows(home)) == ["answered"] * 3 + ["asked"] * 2
+
+
+def test_what_is_left_at_the_end_waits_for_the_database(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "TRY_SECONDS", 0.05)
+    tries = counted(monkeypatch)
+    log = RequestLog(home)
+    asyncio.run(one(log))
+    closer = threading.Thread(target=log.close)
+    with held(home):
+        log.answered("r", "k1", "inbox", route="", read=9, written=4)
+        closer.start()
+        before = len(tries)
+        while closer.is_alive() and len(tries) < before + 4:
+            time.sleep(0.01)
+    closer.join(20)
+    assert [row["kind"] for row in rows(home)].count("answered") == 2
 
 
 @pytest.mark.parametrize("problem", [ApplianceError("I/O error."), sqlite3.DatabaseError("x"), ValueError()])

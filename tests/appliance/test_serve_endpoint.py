@@ -17,12 +17,12 @@ import openai
 import pytest
 import serve_support as support
 
-from appliance.core.errors import GateFailed
+from appliance.core.errors import ConfigWrong, GateFailed
 from appliance.core.home import Home
 from appliance.core.job import Job
 from appliance.ops import jobs
 from appliance.security import keys
-from appliance.serve import route_changes
+from appliance.serve import client, route_changes
 from appliance.serve.chosen import choose
 from appliance.serve.counts import counts
 from appliance.serve.documents.job import run as add_documents
@@ -70,7 +70,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     job = Job(id="docs", kind="docs", folder=work, home=home, who="tests")
     add_documents({"folder": str(folder), "collection": "policies"}, job)
     route_changes.make_split(home, "ab", a="plain", b="other", share=0.5, difference=0.05, who="tests")
-    models = [support.NAME, "plain", "other"]
+    models = [support.NAME, "plain", "other", "ab"]
     with support.endpoint(home, models=models, threads=1, embed="plain", cache="exact") as (view, url, _):
         yield Site(home=home, url=url, job=view)
 
@@ -182,6 +182,33 @@ def test_feedback_reaches_the_reviewer_and_the_route(site: Site) -> None:
     counted = lambda: counts(site.home, "ab")[said["route"]["model"]]  # noqa: E731
     support.until(lambda: counted()["up"] == 1 and counted()["rating_sum"] == 4, timeout=20)
     assert counted()["requests"] >= 2
+
+
+def test_a_label_is_corrected_to_one_of_the_models_labels(site: Site) -> None:
+    key = site.key()
+    body = {"answer_id": site.ask(key, "my knee hurts").json()["cloister"]["answer_id"]}
+    with site.http(key) as client:
+        refused = client.post("/v1/feedback", json=body | {"correction": "nosuchlabel"})
+        error = refused.json()["error"]
+        assert (refused.status_code, error["param"]) == (400, "correction")
+        assert ", ".join(support.LABELS) in error["message"] and "nosuchlabel" not in error["message"]
+        assert client.post("/v1/feedback", json=body | {"correction": " repeat "}).status_code == 200
+
+
+def test_a_prompt_that_is_too_long_is_told_once(site: Site) -> None:
+    messages = [{"role": "user", "content": "and then " * 4000}]
+    with pytest.raises(ConfigWrong) as told:
+        client.ask(site.url, site.key(), "plain", messages)
+    assert re.fullmatch(r"The prompt has \d+ tokens; this model takes \d+\.", told.value.message)
+    assert told.value.hint == "Say it in fewer words."
+    with pytest.raises(ConfigWrong) as told:
+        client.ask(site.url, "clo_wrong", "plain", messages)
+    assert told.value.hint == "Check the key."
+
+
+def test_ready_names_the_routes_that_were_asked_for(site: Site) -> None:
+    ready = support.ready(site.home, site.job.id)
+    assert ready["routes"] == ["ab"] and ready["models"] == [support.NAME, "plain", "other"]
 
 
 def test_embeddings_through_the_stock_client(site: Site) -> None:

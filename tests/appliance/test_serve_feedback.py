@@ -119,7 +119,7 @@ def test_no_key_fills_the_disk(
     assert (refused.value.status, refused.value.code) == (429, "feedback_full")
     assert len(list(home.feedback.iterdir())) == len(review.list_feedback(home)) == 3
     assert give(home, answers, "key2", UP | {"answer_id": "b1"} | long)  # others have room of their own
-    again = give(home, answers, "key1", UP | {"answer_id": "a1"} | long)  # takes the place of the first
+    again = give(home, answers, "key1", {"answer_id": "a1", "thumb": -1} | long)  # in place of the first
     assert again not in given and len(review.list_feedback(home)) == 4
     review.set_state(home, [again], "rejected", "rev")
     assert give(home, answers, "key1", UP | {"answer_id": "a4"} | long)
@@ -173,6 +173,46 @@ def test_said_anew_it_takes_the_place_and_must_be_reviewed_anew(home: Home, answ
     assert [file.name for file in home.feedback.iterdir()] == [f"{second}.json"]
     with pytest.raises(NotFound):
         review.set_state(home, [first], "accepted", "rev")
+
+
+def test_the_very_same_said_again_changes_nothing_and_is_no_line_of_the_audit_log(
+    home: Home, answers: Answers
+) -> None:
+    said = UP | {"correction": CORRECTION, "ratings": {"clear": 4, "correct": 2}}
+
+    def lines() -> int:
+        with reading(home) as link:
+            return int(link.execute("SELECT COUNT(*) FROM audit").fetchone()[0])
+
+    first = accepted(home, answers, **said)
+    before = lines()
+    for memory in (answers, Answers()):
+        assert [give(home, memory, "key1", said) for _ in range(3)] == [first] * 3
+    (kept,) = review.list_feedback(home)
+    assert (kept.id, kept.state, lines()) == (first, "accepted", before)
+    for other in ({"thumb": -1}, {"correction": "No."}, {"ratings": {"clear": 5}}):
+        assert give(home, answers, "key1", said | other) != first
+    assert lines() == before + 3
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_a_correction_of_a_label_is_a_label(home: Home, label: bool) -> None:
+    answers, asked = Answers(), []
+
+    def labels(model: str) -> list[str]:
+        asked.append(model)
+        return [" billing", "refill"]
+
+    keep(answers, "a1", text="billing", label=label)
+    said = {"answer_id": "a1", "correction": "nosuchlabel"}
+    if label:
+        with pytest.raises(Refused, match="labels: billing, refill") as refused:
+            give(home, answers, "key1", said, labels)
+        assert refused.value.param == "correction" and list(home.feedback.iterdir()) == []
+        assert asked == ["m"]
+        give(home, answers, "key1", said | {"correction": "billing "}, labels)
+        give(home, answers, "key1", {"answer_id": "a1", "thumb": 1}, labels)
+    give(home, answers, "key1", said, labels if not label else lambda model: ())  # unknown by now
 
 
 def test_a_failure_leaves_no_file_and_keeps_what_was_said_before(

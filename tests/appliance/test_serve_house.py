@@ -15,6 +15,7 @@ from appliance.core.home import open_home
 from appliance.security.keys import Grant
 from appliance.serve.admission import Admission
 from appliance.serve.counts import Counts
+from appliance.serve.embeddings import EmbedAsk
 from appliance.serve.endpoint import Endpoint
 from appliance.serve.engine import Engine
 from appliance.serve.header import read_header
@@ -271,3 +272,10 @@ def test_a_model_that_does_not_load_says_so_and_the_rest_go_on(tmp_path: Path) -
             await endpoint.house.stop()
 
     asyncio.run(go())
+
+
+def test_an_endpoint_without_an_embedder_names_the_option() -> None:
+    grant, asked = Grant(id="k1", name="tests"), EmbedAsk(model="vectors", texts=("abc",), packed=False)
+    with pytest.raises(Refused, match="--embed NAME") as refused:
+        asyncio.run(endpoint_of(House([], {})).embed(grant, asked))
+    assert (refused.value.status, refused.value.code) == (404, "model_not_found")

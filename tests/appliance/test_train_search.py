@@ -131,7 +131,7 @@ def test_a_killed_search_goes_on_with_the_trial_it_was_in(site: Home) -> None:
     assert after[0] == before[0] and after[1].settings == before[1].settings
     assert 6 <= charged(site, job_id) <= 7 and paid >= 3, "at most the step it was in is paid again"
     assert ended.end["result"]["privacy"]["epsilon"] <= 4
-    for child in jobs._children:
+    for child in jobs._children.values():
         child.wait(10)
 
 

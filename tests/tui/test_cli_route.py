@@ -68,6 +68,8 @@ def test_a_hybrid_shows_its_table(home: Home, say: Any, by: str) -> None:
     made, told = say("hybrid", "desk", "--small", "small", "--large", "large", "--by", by)
     assert made["by"] == by and len(made["table"]) > 3
     assert "threshold" in told and "sent on" in told and told.count("<\n") == 1
+    header = next(line for line in told.splitlines() if line.startswith("threshold ("))
+    assert header.endswith("in use")
     assert ("differential privacy" in told) == (by == "prompt")
     changed, _ = say("set", "desk", "--threshold", "0.123")
     assert changed["threshold"] == 0.123

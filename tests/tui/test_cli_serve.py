@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import app_site as a
 import pytest
@@ -32,6 +33,7 @@ FLAGS = {
     "embedder": (["file", "--ungated", "--embed", "nothing"], 3, "no model named nothing"),
     "no embedder": (["file", "--ungated", "--embed", "base"], 2, "not a GGUF"),
     "host": (["file", "--ungated", "--host", "example.org"], 2, "not an address"),
+    "address": (["file", "--ungated", "--host", "240.0.0.1"], 2, "no address 240.0.0.1."),
     "certificate": (["file", "--ungated", "--tls-cert", "/no", "--tls-key", "/no"], 2, "/no cannot be used"),
     "gone": (["gone", "--ungated"], 3, "cannot be read"),
 }
@@ -60,6 +62,14 @@ def test_what_can_be_known_before_is_refused_without_a_job(
     assert run(["serve", *words]) == code
     assert said in capsys.readouterr().err
     assert Session(site.path).jobs() == []
+
+
+def test_an_address_of_another_machine_is_answered_with_our_own(
+    site: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["serve", "file", "--ungated", "--host", "240.0.0.1"]) == 2
+    said = capsys.readouterr().err
+    assert "Its own are " in said and "127.0.0.1" in said and "--host 0.0.0.0" in said and "::1" not in said
 
 
 def test_so_is_a_port_that_is_taken(site: Home, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +141,30 @@ def test_the_printed_python_can_be_pasted_as_it_is() -> None:
     for ca in (None, "/tls/ca.pem"):
         text = serve.snippet("http://127.0.0.1:8080", "m", ca)
         compile(text[text.index("import os") :], "pasted", "exec")
+
+
+def test_a_route_is_what_the_snippets_ask_for(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start(self: Session, spec: dict[str, Any]) -> str:
+        folder = a.job(home, "serve", "serve desk", process=a.me())
+        a.tell(folder, "started", kind="serve")
+        told = {"url": "http://127.0.0.1:8080", "model": "small", "models": ["small", "large"]}
+        a.tell(
+            folder,
+            "ready",
+            **told,
+            engine="native",
+            routes=[name for name in spec["models"] if name == "desk"],
+        )
+        return folder.name
+
+    monkeypatch.setattr(Session, "start_serving", start)
+    for models, asked in ((["desk"], "desk"), (["small", "large"], "small")):
+        assert run(["serve", *models, "--detach"]) == 0
+        said = capsys.readouterr().out
+        assert f'"model": "{asked}"' in said and f'model="{asked}"' in said
+        assert ("Ask for the route desk" in said) == (asked == "desk") and "large is served" in said
 
 
 @pytest.mark.parametrize("asked", ["", "  "])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from appliance.core.home import Home
 from appliance.data.store import Dataset
 from appliance.models import registry
 from appliance.models.registry import Model
+from appliance.ops import jobs
 from tui.endings import failure
 from tui.session import Session
 from tui.steps import next_step
@@ -63,6 +66,18 @@ def test_the_next_step_is_the_first_gap(data: Any, models: Any, reports: Any, wo
     assert words in next_step(data, models, [], reports).command
 
 
+def test_an_edge_imports_and_serves_files() -> None:
+    def step(models: list[Model], reports: list[dict[str, Any]]) -> str:
+        return next_step([DATA], models, [], reports, edge=True).command
+
+    vectors = dataclasses.replace(FILE, name="vectors", facts={"embeds": True})
+    for models in ([], [BASE], [BASE, LORA], [BASE, vectors]):
+        assert step(models, []) == "cloister model import FILE.gguf --name NAME"
+    for reports in ([], [report("lora-q8", False)], [report("lora-q8", True) | {"partial": 1}]):
+        assert step([BASE, LORA, FILE, vectors], reports) == "cloister serve lora-q8 --ungated"
+    assert step([FILE], [report("lora-q8", True)]) == "cloister serve lora-q8"
+
+
 def test_a_step_after_a_model_is_about_that_model(home: Home) -> None:
     session = Session(home.path)
     a.models(home)
@@ -78,6 +93,19 @@ def test_a_step_after_a_model_is_about_that_model(home: Home) -> None:
         assert session.step_after(name).command == "cloister serve demo-base --ungated"
 
 
+def test_a_job_of_this_process_says_what_signal_killed_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    folder = a.job(home, "serve", "serve x", process=(child.pid, a.psutil.Process(child.pid).create_time()))
+    a.tell(folder, "started", kind="serve")
+    monkeypatch.setitem(jobs._children, folder, child)
+    assert jobs.killed_by(jobs.view(home, "1")) is None
+    child.kill()
+    child.wait()
+    assert failure(jobs.view(home, "1")).message == "Job 0001 was killed (SIGKILL)."
+
+
 def test_a_job_that_died_says_how_to_go_on_and_its_last_line(home: Home) -> None:
     session = Session(home.path)
     folder = a.job(home, "train", "train inbox")
@@ -87,7 +115,9 @@ def test_a_job_that_died_says_how_to_go_on_and_its_last_line(home: Home) -> None
     told = failure(session.job("0001"))
     assert told.message.endswith("went down).") and "cloister job resume 0001" in told.hint
     a.tell(folder, "log", text="Goes on after step 20.")
-    assert "Its last line: Goes on after step 20." in failure(session.job("0001")).message
+    assert failure(session.job("0001")).message == told.message, "that is not why it died"
+    (folder / "log.txt").write_text("an error of before\nInvalid HTTP request received.\n")
+    assert failure(session.job("0001")).message == told.message
     (folder / "log.txt").write_text("x\nCUDA\x1b[2Jerror" + "!" * 300 + "\n\n")
     message = failure(session.job("0001")).message
     assert "Its last line: CUDA [2Jerror!!" in message and len(message) < 260

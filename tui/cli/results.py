@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from appliance.core.errors import NotFound
+from appliance.core.profile import has_site
 from appliance.core.reading import read_bytes
 from appliance.core.sealing import Locked
 from appliance.ops.jobs import JobView
@@ -39,7 +40,8 @@ def say_result(face: Face, job: JobView) -> str | None:
         command = as_command(found)
         face.say(f"Next: {command}")
         return command
-    if job.kind == "import" and found.get("name") and any(m.kind == "base" for m in face.session.models()):
+    bases = [model for model in face.session.models() if model.kind == "base"]
+    if job.kind == "import" and found.get("name") and bases and has_site():
         command = f"cloister train {found['name']}"
         face.say(f"Next: {command}")
         return command

@@ -185,7 +185,7 @@ def _say_hybrid(face: Face, found: Mapping[str, Any]) -> None:
         face.say(f"The large model's answer is better on {learnt['large_better']} of them.")
     label = not learnt or learnt["task"] == "label"
     face.table(
-        (f"threshold ({words})", "sent on", "right" if label else "likelihood", "seconds", ""),
+        (f"threshold ({words})", "sent on", "right" if label else "likelihood", "seconds", "in use"),
         [
             (
                 f"{row['threshold']:.3f}",

@@ -127,15 +127,19 @@ def serve(
     job_id = face.session.start_serving(spec)
     job = face.follow(job_id, until="ready")
     ready = next(event for event in job.events if event["event"] == "ready")
-    told = {key: ready.get(key) for key in ("url", "model", "models", "engine", "ca", "fingerprint")}
+    told = {
+        key: ready.get(key) for key in ("url", "model", "models", "routes", "engine", "ca", "fingerprint")
+    }
     for name in ready["models"]:
         face.say(f"{name} is served at {ready['url']} (engine: {ready['engine']})")
+    for name in ready["routes"]:
+        face.say(f"Ask for the route {name}: it sends each request to one of its two models.")
     if not any(key.state() == "valid" for key in face.session.api_keys()):
         face.say("There is no API key yet. Make one: cloister key new --for NAME")
     if ready.get("ca"):
         face.say(f"Copy {ready['ca']} to every client: through it they trust this endpoint.")
         face.wrap(f"Compare its SHA-256 there: {ready['fingerprint']}", "", "  ")
-    face.say(snippet(ready["url"], ready["model"], ready.get("ca")))
+    face.say(snippet(ready["url"], next(iter(ready["routes"]), ready["model"]), ready.get("ca")))
     face.say(f"Web page: {ready['url']}/")
     face.result({"job": job_id, **told})
     if detach:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from appliance.core.profile import check_site
 from tui.cli.curves import room, terminal_curves
 from tui.cli.face import Face, command
 from tui.cli.lines import preview_lines
@@ -86,6 +87,7 @@ def training_spec(
     face: Face, dataset: str, base: str | None, name: str | None, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """The spec of a training or search on `dataset`, or `dataset@version`."""
+    check_site()
     chosen, _, version = dataset.partition("@")
     spec: dict[str, Any] = {"dataset": chosen, "base": face.session.base(base).name, "settings": settings}
     if version:

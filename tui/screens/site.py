@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from appliance.core.profile import has_site
 from appliance.core.reading import read_bytes, size_of
 from appliance.core.sealing import Locked
 from appliance.data.store import Dataset
@@ -62,7 +63,7 @@ def look(session: Session, now: float, limit: int) -> SiteView:
     jobs = session.jobs(limit)
     reports = [report for report in session.reports() if not report["partial"]]  # a quick look is no verdict
     return SiteView(
-        step=next_step(datasets, models, jobs, reports),
+        step=next_step(datasets, models, jobs, reports, edge=not has_site()),
         jobs=tuple(row_of(job, now) for job in jobs),
         datasets=tuple(datasets),
         models=tuple(models),

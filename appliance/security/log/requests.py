@@ -8,9 +8,9 @@ entry with the SHA-256 of its rows, so the tree holds the rows too. The day's ke
 that somebody holds is the one that was sent; it is deleted after 30 days, and from then on nothing links
 a row to text.
 
-Whoever waits for a group that cannot be written gets the error: an endpoint that cannot log does not
-answer. What became of requests that were answered is written with a later group. After an I/O error nothing
-is tried again, since what was written may be lost unnoticed.
+Whoever waits for a group that cannot be written gets the error, after 30 s where somebody else holds the
+database: an endpoint that cannot log does not answer. What became of requests that were answered is written
+with a later group. After an I/O error nothing is tried again, since what was written may be lost unnoticed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,6 +34,8 @@ from appliance.security.log.request_rows import WHAT, day_key, prompt_mac, rows_
 
 WAITED_SECONDS, GROUP_SECONDS = 0.005, 0.05
 AGAIN_SECONDS, _MOST_LEFT = 1.0, 10_000
+PATIENCE_SECONDS = 30.0  # that one request waits for the database, and `close` for what is left
+TRY_SECONDS = 1.0  # of that in one go, so that a group nobody waits for does not keep others waiting
 _NEVER = float("inf")
 _log = logging.getLogger(__name__)
 Done = Callable[[ApplianceError | None], None]
@@ -50,6 +52,7 @@ class _Line:
     read: int = 0
     written: int = 0
     prompt: Any = None
+    since: float = field(default_factory=time.monotonic)
     done: Done | None = None
 
 
@@ -66,6 +69,7 @@ class RequestLog:
         self._lines: list[_Line] = []
         self._wake = threading.Condition()
         self._closing = False
+        self._closed = _NEVER  # of time.monotonic()
         self._broken: ApplianceError | None = None
         self._link: sqlite3.Connection | None = None
         self._keys: dict[str, bytes] = {}  # of the day that was last
@@ -108,7 +112,7 @@ class RequestLog:
     def close(self) -> None:
         """Write what is left and end the thread."""
         with self._wake:
-            self._closing = True
+            self._closing, self._closed = True, time.monotonic()
             self._wake.notify()
         self._thread.join()
         if self._link is not None:
@@ -158,9 +162,10 @@ class RequestLog:
         if self._broken is not None:
             return self._broken
         try:
-            self._write(group)
+            self._write_within(group)
         except (NoRoom, Busy) as problem:
-            _log.error("Requests could not be logged, so they are not answered: %s", problem.message)
+            if any(line.done for line in group):
+                _log.error("Requests could not be logged, so they are not answered: %s", problem.message)
             return problem
         except Exception as problem:
             self._broken = problem if isinstance(problem, ApplianceError) else _dead()
@@ -171,9 +176,24 @@ class RequestLog:
             return self._broken
         return None
 
+    def _write_within(self, group: Sequence[_Line]) -> None:
+        """Write when the database is free; who has waited longest says how long to wait for that."""
+        while True:
+            try:
+                return self._write(group)
+            except Busy:
+                since = [line.since for line in group if line.done is not None]
+                if not since and not self._closing:
+                    raise  # it is tried again, with those who came meanwhile
+                # Two goes: one now, and the first of those who wait behind this group.
+                if time.monotonic() + 2 * TRY_SECONDS > min([self._closed, *since]) + PATIENCE_SECONDS:
+                    raise
+                time.sleep(GROUP_SECONDS)
+
     def _write(self, group: Sequence[_Line]) -> None:
         if self._link is None:
             self._link = connect(self._home)
+            self._link.execute(f"PRAGMA busy_timeout={TRY_SECONDS * 1000:.0f}")
         link, keys = self._link, dict(self._keys)
         with writing(self._home, link):
             row = link.execute("SELECT seq FROM sqlite_sequence WHERE name = 'request_log'").fetchone()

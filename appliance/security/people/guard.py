@@ -153,7 +153,7 @@ def spend(
         NotAllowed: the role of `who` does not. NeedsApproval: no approval of exactly this counts.
     """
     row = right(action)
-    if mode(home) == SINGLE:
+    if mode(home, link) == SINGLE:
         return
     check(link, home, who, action)
     if row.two:
@@ -174,7 +174,7 @@ def agreed(
     Raises:
         NotAllowed, NeedsApproval: as `spend`.
     """
-    if mode(home) == SINGLE:
+    if mode(home, link) == SINGLE:
         return (who,)
     check(link, home, who, action)
     return approvals.waiting(link, home, action, target, content)

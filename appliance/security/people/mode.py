@@ -9,6 +9,8 @@ which the list must not fall, so that a list cannot be exchanged or rolled back 
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 from appliance.core.db import reading
@@ -40,8 +42,8 @@ class Anchor:
     vault: str = ""
 
 
-def anchor(home: Home) -> Anchor | None:
-    """What the site was initialised as, or None if it never was.
+def anchor(home: Home, link: sqlite3.Connection | None = None) -> Anchor | None:
+    """What the site was initialised as, or None if it never was; `link` is the caller's connection.
 
     Raises:
         ApplianceError: the file is damaged, or is gone while the database has people.
@@ -52,7 +54,7 @@ def anchor(home: Home) -> Anchor | None:
         if held["v"] != 1 or found.mode not in (SINGLE, PEOPLE):
             raise ValueError
     except FileNotFoundError:
-        if home.database.exists() and _has_people(home):
+        if home.database.exists() and _has_people(home, link):
             raise _damaged("is missing") from None
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -65,9 +67,9 @@ def write_anchor(home: Home, found: Anchor) -> None:
     write_json(home.people, {"v": 1, **asdict(found)})
 
 
-def mode(home: Home) -> str:
-    """SINGLE or PEOPLE; a site that was never initialised has one person."""
-    found = anchor(home)
+def mode(home: Home, link: sqlite3.Connection | None = None) -> str:
+    """SINGLE or PEOPLE; a site that was never initialised has one person. `link`: the caller's connection."""
+    found = anchor(home, link)
     return SINGLE if found is None else found.mode
 
 
@@ -80,9 +82,10 @@ def statement(home: Home) -> str:
     return "; ".join(filter(None, told))
 
 
-def _has_people(home: Home) -> bool:
-    with reading(home) as link:
-        return bool(link.execute("SELECT COUNT(*) FROM rosters").fetchone()[0])
+def _has_people(home: Home, link: sqlite3.Connection | None) -> bool:
+    # On a full disk whoever reads has the database alone, also against itself.
+    with reading(home) if link is None else nullcontext(link) as held:
+        return bool(held.execute("SELECT COUNT(*) FROM rosters").fetchone()[0])
 
 
 def _damaged(how: str) -> ApplianceError:

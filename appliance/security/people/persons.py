@@ -138,7 +138,7 @@ def load(home: Home, link: sqlite3.Connection | None = None) -> Roster | None:
         ApplianceError: the list was changed by other means than its people's signatures. VaultGone: the vault
             that they signed is not the one that is there.
     """
-    tied = anchor(home)
+    tied = anchor(home, link)
     if tied is None or tied.mode != PEOPLE:
         return None
     query = "SELECT content, warrant FROM rosters ORDER BY version"

@@ -268,7 +268,7 @@ def _root(link: sqlite3.Connection, home: Home) -> Root | None:
     """The newest root document; where people have roles, of a chain whose first two of them signed for."""
     rows = link.execute("SELECT document FROM trust_documents ORDER BY version").fetchall()
     documents = [read_root(row["document"].encode()) for row in rows]
-    if not documents or mode(home) == SINGLE:
+    if not documents or mode(home, link) == SINGLE:
         return documents[-1] if documents else None
     told = root_content(documents[0].content)
     if not approvals.bore_out(link, home, "trust.add", "root", told, _for(told["sha256"])):
@@ -289,7 +289,7 @@ def _for(key: str) -> str:
 
 
 def _pins(link: sqlite3.Connection, home: Home) -> list[Pin]:
-    found, single = [], mode(home) == SINGLE
+    found, single = [], mode(home, link) == SINGLE
     for row in link.execute("SELECT * FROM trust_pins ORDER BY name, pinned"):
         card = read_card(row["card"].encode())
         people, kinds = tuple(json.loads(row["compared_by"])), json.loads(row["kinds"])

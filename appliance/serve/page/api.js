@@ -34,7 +34,7 @@ function plain(status, error, wait) {
   if (status === 429) return `Too many requests at once. Wait ${seconds} and ask again.`;
   if (status === 503) return `The model does not answer now; it may be starting. Wait ${seconds} and ask again.`;
   if (status >= 500) return "The endpoint failed, and has noted where. Ask again; if it stays so, tell whoever runs it.";
-  if (error?.code === "context_length_exceeded") return `${said} Or start a new conversation with New.`;
+  if (error?.code === "context_length_exceeded") return `${said} Shorten it, or start a new conversation with New.`;
   if (error?.code === "model_not_found") return "This model is no longer offered. Choose another one above.";
   return said || `The endpoint refused this (${status}).`;
 }
