@@ -1,8 +1,8 @@
 """The course of one round at the coordinator, without clock, link or disk: what arrived, and what to do now.
 
 A round asks a cohort, takes what the gate admits, and closes when everybody has answered, or at the deadline
-if there is a quorum. Without a quorum it is asked again with whoever is there; nothing that a site has sent
-is asked for twice. Every state can be written as JSON, and going on from it gives the same adapter.
+if there is a quorum. Without a quorum it is asked again then, with whoever is there; nothing that a site has
+sent is asked for twice. Every state can be written as JSON, and going on from it gives the same adapter.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def next_step(state: Round, *, now: float, quorum: int) -> Step:
     enough = len(state.admitted) >= quorum
     if enough and (not state.open or now >= state.deadline):
         return "aggregate"
-    if state.open and now < state.deadline:
+    if now < state.deadline:
         return "wait"
     return "ask-again" if state.asked < MOST_ASKED else "give-up"
 

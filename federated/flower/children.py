@@ -110,11 +110,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def tool(name: str) -> str:
-    """One of Flower's commands, beside this Python."""
-    return str(Path(sys.executable).with_name(name))
-
-
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 

@@ -7,6 +7,7 @@ site_link.py take the tasks themselves), and a site answers only to this very fi
 from __future__ import annotations
 
 import hashlib
+import warnings
 from functools import cache
 
 _FILES = {
@@ -40,7 +41,9 @@ def fab() -> bytes:
     """The app as Flower packs it; the same bytes everywhere."""
     from flwr.cli.build import build_fab_from_files
 
-    return build_fab_from_files(_FILES)[0]
+    with warnings.catch_warnings():  # of what Flower itself uses
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return build_fab_from_files(_FILES)[0]
 
 
 def fab_sha256() -> str:

@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from federated import description
 from federated.description import Federation
-from federated.flower.relay import LARGEST_BODY, client_context, relay, server_context
+from federated.flower import door
+from federated.flower.relay import LARGEST_BODY, relay, server_context
 
 VERBS = (
     "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run",
@@ -110,7 +111,7 @@ def application(folder: Path, link_port: int) -> web.Application:
         line = {"refused": reason, "from": request.remote, "path": request.path[:80]}
         print(json.dumps(line), flush=True)  # noqa: T201
 
-    return relay(f"https://127.0.0.1:{link_port}", client_context(folder / "pki" / "ca.crt"), check, told)
+    return relay(f"https://127.0.0.1:{link_port}", door.caller(folder), check, told)
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartR
 from flwr.supercore.fab import Fab
 
 from federated import description
-from federated.flower import resident
-from federated.flower.children import Children, free_port, tool
+from federated.flower import door, resident
+from federated.flower.children import Children, free_port
 from federated.flower.fab import fab, fab_sha256
 from federated.flower.frames import Frame, Line
 from federated.flower.resident import Grid, Runtime
@@ -58,7 +58,7 @@ class Hub:
             SuperLinkConnection(
                 name="hub",
                 address=self.runtime.address,
-                root_certificates=str(self.folder / "pki" / "ca.crt"),
+                root_certificates=str(self.folder / "door" / "ca.crt"),
             )
         )
 
@@ -72,21 +72,23 @@ def start(folder: Path, host: str, port: int, line: Line) -> Hub:
     secret = folder / "link.secret"
     secret.touch(mode=0o600)
     secret.write_text(secrets.token_hex(32))
-    link, pki = free_port(), folder / "pki"
+    door.make(folder)
+    door.show(folder)
+    link, own = free_port(), folder / "door"
     children = Children(folder=folder, told=lambda name, what: line.send("process", name=name, state=what))
     children.add(
         "superlink",
         [
-            tool("flower-superlink"),
-            *("--ssl-certfile", str(pki / "loopback.pem"), "--ssl-keyfile", str(pki / "loopback.key")),
-            *("--ssl-ca-certfile", str(pki / "ca.crt"), "--enable-supernode-auth"),
+            *(sys.executable, "-m", "federated.flower.door", str(folder), "--"),
+            *("--ssl-certfile", str(own / "server.pem"), "--ssl-keyfile", str(own / "server.key")),
+            *("--ssl-ca-certfile", str(own / "ca.crt"), "--enable-supernode-auth"),
             *("--database", str(folder / "link.db"), "--disable-runtime-dependency-installation"),
             *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
             *("--host", "127.0.0.1", "--port", str(link)),
         ],
     )
     runtime = Runtime(
-        address=f"127.0.0.1:{link}", authority=pki / "ca.crt", secret=secret.read_bytes().strip()
+        address=f"127.0.0.1:{link}", authority=own / "ca.crt", secret=secret.read_bytes().strip()
     )
     hub = Hub(folder=folder, line=line, children=children, port=port, runtime=runtime)
     _wait(hub)
@@ -222,9 +224,7 @@ def _wait(hub: Hub) -> None:
     limit = time.monotonic() + _PATIENCE
     while time.monotonic() < limit:
         try:
-            httpx.get(
-                f"https://{hub.runtime.address}/openapi.json", verify=str(hub.folder / "pki" / "ca.crt")
-            )
+            httpx.get(f"https://{hub.runtime.address}/openapi.json", verify=door.caller(hub.folder))
         except httpx.HTTPError:
             time.sleep(_LOOK)
             continue

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def prepare(root: Path, sites: int, **rounds: Any) -> tuple[Federation, int]:
     hub = root / "hub" / "pki"
     hub.mkdir(parents=True)
     (hub / "ca.crt").write_bytes(pki.pem(authority))
-    for name in ("server", "loopback"):
+    for name in ("server",):
         key = pki.new_key()
         (hub / f"{name}.key").write_bytes(pki.key_pem(key))
         made = pki.server_certificate(
@@ -83,8 +83,8 @@ def prepare(root: Path, sites: int, **rounds: Any) -> tuple[Federation, int]:
         (folder / "loopback.pem").write_bytes(pki.pem(side))
         members.append(site.model_copy(update={"node": public, "certificate": pki.fingerprint(made)}))
     federation = federation.model_copy(
-        update={"sites": members, "code": federation.code.model_copy(update={"fab": fab_sha256()})}
-    )
+        update={"created": now, "expires": now + timedelta(days=90)}
+    ).model_copy(update={"sites": members, "code": federation.code.model_copy(update={"fab": fab_sha256()})})
     (root / "hub" / "agreement.toml").write_bytes(description.written(federation))
     return federation, port
 
