@@ -56,6 +56,7 @@ def write(session: Session, folder: Path | None, law: str | None, told: Told) ->
         who=session.who,
         version=version(),
         clock=utc_now,
+        older=older_keys(session.home),
     )
     return made | _judged(made) | {"path": str(path), "text_path": str(path.with_suffix(".txt"))}
 

@@ -76,13 +76,15 @@ def find_prompt(session: Session, given: Callable[[int], str]) -> dict[str, Any]
         ConfigWrong: there is none, or it is longer than 4 M characters.
     """
     from appliance.security import audit
-    from appliance.security.log.request_rows import find_prompt
+    from appliance.security.log.request_rows import find_prompt, forget
 
     text = given(LONGEST_PROMPT + 1)
     if not text.strip() or len(text) > LONGEST_PROMPT:
         raise ConfigWrong(
             "There is no prompt to look for, or it is too long.", "cloister audit find-prompt < FILE"
         )
+    with transaction(session.home) as link:  # an endpoint that does not run forgets nothing
+        forget(link, utc_now(), who=session.who)
     found: dict[str, dict[str, Any]] = {}
     for prompt in _spellings(text):
         for row in find_prompt(session.home, prompt):

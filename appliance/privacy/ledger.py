@@ -2,8 +2,9 @@
 
 The ledger stores histories (noise_multiplier, sample_rate, draws, steps), never epsilons: epsilon follows
 from the whole history by the accountant. A charge is durable before the steps it pays for are
-taken, so a crash can only over-count. The budget belongs to the dataset's name: all its versions,
-runs and searches draw on it.
+taken, so a crash can only over-count. The audit log is told of a job's charges whenever their steps reach a
+power of two, so that charges that are taken out are missed (`lost`) without an entry a step. The budget
+belongs to the dataset's name: all its versions, runs and searches draw on it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from appliance.security import audit
 from appliance.security.people import guard
 
 EPSILON_LIMIT = 8.0
+CHARGED = "ledger.charge"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +167,28 @@ def charged(home: Home, dataset: str, job: str) -> list[Steps]:
     ]
 
 
+def lost(home: Home) -> list[str]:
+    """The datasets whose ledger has fewer steps of a job than the audit log tells of, by name."""
+    with reading(home) as link:
+        rows = link.execute(
+            "SELECT json_extract(entry, '$.target'), json_extract(entry, '$.job'),"
+            " json_extract(entry, '$.steps') FROM audit WHERE instr(entry, ?)",
+            (f'"what":"{CHARGED}"',),
+        ).fetchall()
+        query = "SELECT dataset, job, SUM(steps) FROM ledger GROUP BY dataset, job"
+        there = {(row[0], row[1]): row[2] for row in link.execute(query)}
+    return sorted({dataset for dataset, job, steps in rows if there.get((dataset, job), 0) < steps})
+
+
+def check_whole(home: Home, dataset: str) -> None:
+    """Check that the ledger has lost nothing of what was charged to a dataset. Raises PrivacyRefused."""
+    if dataset in lost(home):
+        raise PrivacyRefused(
+            f"The ledger of {dataset} has lost charges that the audit log tells of.",
+            "Restore the backup of the home folder: what was spent is not known.",
+        )
+
+
 def keep_plan(home: Home, job: str, plan: dict[str, Any]) -> None:
     """Keep the plan of `job` with what it will be charged: a resumed run is held to it."""
     with transaction(home) as link:
@@ -188,17 +212,21 @@ class Purse:
     def __init__(self, home: Home, dataset: str, *, job: str, run: Steps, limit: float) -> None:
         self._home, self._dataset, self._job, self._run, self._limit = home, dataset, job, run, limit
         self._seen: tuple[int, float] | None = None
-        self._left = 0
+        self._left, self._taken = 0, -1
 
     def charge(self, steps: int, **facts: Any) -> None:
         """Write `steps` into the ledger, durably, or change nothing.
 
         Raises:
             BudgetSpent: the dataset's history with these steps would exceed the limit.
+            PrivacyRefused: charges that the audit log tells of are not in the ledger any more.
             ValueError: fewer than one step.
         """
         if steps < 1:
             raise ValueError(f"{steps} steps cannot be charged")
+        if self._taken < 0:
+            check_whole(self._home, self._dataset)
+            self._taken = sum(part.steps for part in charged(self._home, self._dataset, self._job))
         while not self._charged(steps, json.dumps(facts)):
             with reading(self._home) as link:
                 self._seen, found = _state(link, self._dataset), _budget(link, self._dataset)
@@ -231,6 +259,12 @@ class Purse:
                 ),
             )
             newest = cursor.lastrowid or 0
+            taken = self._taken + steps
+            if taken.bit_length() > self._taken.bit_length():
+                row = link.execute("SELECT who FROM jobs WHERE id = ?", (self._job,)).fetchone()
+                told = {"job": self._job, "steps": taken, "noise_multiplier": str(part.noise_multiplier)}
+                audit.record(link, who=row["who"] if row else "", what=CHARGED, target=self._dataset, **told)
+        self._taken = taken
         self._left -= steps
         self._seen = (newest, state[1])
         return True

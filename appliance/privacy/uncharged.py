@@ -6,6 +6,7 @@ losses) may have gone into later runs that are charged.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from appliance.core.db import reading, transaction
@@ -34,8 +35,8 @@ def note(home: Home, dataset: str, *, job: str, kind: str, who: str) -> None:
             "INSERT OR IGNORE INTO uncharged (dataset, job, kind, who, created) VALUES (?, ?, ?, ?, ?)",
             (dataset, job, kind, who, now()),
         ).rowcount
-        if new and kind == PUBLIC:
-            audit.record(link, who=who, what="dataset.public", target=dataset, job=job)
+        if new:
+            audit.record(link, who=who, what=f"dataset.{kind}", target=dataset, job=job)
 
 
 def _check_agreed(link: sqlite3.Connection, home: Home, job: str, kind: str, who: str) -> None:
@@ -51,12 +52,18 @@ def _check_agreed(link: sqlite3.Connection, home: Home, job: str, kind: str, who
 
 
 def jobs_of(home: Home, dataset: str, kind: str) -> list[str]:
-    """The jobs of this kind that learnt from `dataset`, oldest first."""
+    """The jobs of this kind that learnt from `dataset`, oldest first; then those that only the log has."""
     with reading(home) as link:
         rows = link.execute(
             "SELECT job FROM uncharged WHERE dataset = ? AND kind = ? ORDER BY created, job", (dataset, kind)
         )
-        return [row["job"] for row in rows]
+        found = [row["job"] for row in rows]
+        logged = link.execute(
+            "SELECT json_extract(entry, '$.job') FROM audit WHERE instr(entry, ?) AND instr(entry, ?)"
+            " AND json_extract(entry, '$.target') = ? ORDER BY seq",
+            (f'"what":"dataset.{kind}"', json.dumps(dataset), dataset),
+        )
+        return list(dict.fromkeys([*found, *(str(row[0]) for row in logged)]))
 
 
 def check_private(home: Home, dataset: str) -> None:

@@ -21,6 +21,7 @@ from appliance.ops.evidence.rows import PROBES
 from appliance.ops.evidence.shape import Found, Look
 from appliance.privacy import accountant, ledger
 from appliance.privacy.accountant import Steps
+from appliance.security import audit
 from appliance.security.log.checkpoint import Signer, verifier
 from appliance.train.plan import Plan
 from appliance.train.settings import Settings
@@ -146,6 +147,9 @@ def add_report(home: Home, model: str, *, passed: bool, created: str = "2026-11-
             "INSERT INTO reports (model, dataset, created, job, passed, path, partial)"
             " VALUES (?, 'inbox@1', ?, ?, ?, '', 0)",
             (model, created, created, int(passed)),
+        )
+        audit.record(
+            link, who="mira", what="model.evaluate", target=model, job=created, passed=passed, partial=False
         )
 
 

@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from people_support import lines, sql
 
 from appliance.core.db import reading
 from appliance.core.errors import BudgetSpent, PrivacyRefused
 from appliance.core.home import Home, open_home
-from appliance.privacy import ledger
+from appliance.privacy import ledger, uncharged
 from appliance.privacy.accountant import Steps, epsilon
 from appliance.security import audit
 
@@ -63,7 +64,7 @@ def test_a_limit_can_be_changed_and_the_change_is_in_the_audit_log(home: Home) -
     ledger.set_limit(home, "inbox", 30.0, who="officer")
     purse(home, limit=math.inf).charge(RUN.steps)
     with reading(home) as link:
-        assert [entry["what"] for entry in audit.tail(link, 1)] == ["budget.set"]
+        assert [entry["what"] for entry in audit.tail(link, 2)] == ["budget.set", "ledger.charge"]
     for wrong in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(PrivacyRefused):
             ledger.set_limit(home, "inbox", wrong, who="officer")
@@ -151,3 +152,29 @@ def test_killed_at_any_moment_no_step_goes_uncharged(home: Home, tmp_path: Path)
 @pytest.mark.soak
 def test_killed_a_hundred_times_no_step_goes_uncharged(home: Home, tmp_path: Path) -> None:
     _kills(home, tmp_path, 100)
+
+
+def test_charges_that_are_taken_out_are_missed(home: Home) -> None:
+    pocket = purse(home, limit=math.inf)
+    for _ in range(5):
+        pocket.charge(1)
+    ledger.set_limit(home, "inbox", 30.0, who="officer")
+    assert lines(home, "ledger.charge") == 3, "at one, two and four steps"
+    assert ledger.lost(home) == []
+    purse(home, limit=math.inf).charge(1)  # of a run that goes on
+    assert lines(home, "ledger.charge") == 3
+    sql(home, "DELETE FROM ledger WHERE seq > 3")
+    assert ledger.lost(home) == ["inbox"]
+    with pytest.raises(PrivacyRefused, match="lost charges"):
+        purse(home, limit=math.inf).charge(1)
+
+
+def test_what_was_learnt_uncharged_is_known_by_the_log_too(home: Home) -> None:
+    for job, kind in (("0001", uncharged.OPEN), ("0002", uncharged.PUBLIC)):
+        uncharged.note(home, "inbox", job=job, kind=kind, who="mira")
+        uncharged.note(home, "inbox", job=job, kind=kind, who="mira")
+    sql(home, "DELETE FROM uncharged")
+    assert uncharged.jobs_of(home, "inbox", uncharged.OPEN) == ["0001"]
+    with pytest.raises(PrivacyRefused):
+        uncharged.check_private(home, "inbox")
+    assert uncharged.jobs_of(home, "inb", uncharged.OPEN) == []

@@ -151,6 +151,18 @@ def test_finding_is_for_those_who_check(home: Home, say: Any, monkeypatch: pytes
     assert len(say("audit", "find-prompt", who="aude")[0]["requests"]) == 1
 
 
+def test_prompts_of_days_long_past_are_found_by_nobody(
+    keyed: Home, say: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no endpoint has run since, which would have deleted the days' keys."""
+    ask(keyed, SECRET)
+    for table, column in (("request_days", "day"), ("request_log", "at")):
+        site.sql(keyed, f"UPDATE {table} SET {column} = '2026-01-02' || substr({column}, 11)")  # noqa: S608
+    monkeypatch.setattr("sys.stdin", io.StringIO(SECRET))
+    assert say("audit", "find-prompt")[0]["requests"] == []
+    assert site.column(keyed, "SELECT day FROM request_days") == []
+
+
 # --- a damaged log
 
 

@@ -6,6 +6,7 @@ from appliance.core.files import sha256_file, sha256_folder
 from appliance.data import store
 from appliance.data.split import SPLITS
 from appliance.models import registry
+from appliance.ops.evidence.log_entries import told, untold
 from appliance.ops.evidence.shape import Found, Look, absent, count, lacks, some, supports
 from appliance.security.supply import baseline, installed, sbom
 
@@ -22,6 +23,14 @@ def models(look: Look) -> Found:
             wrong.append(model.name)
     if wrong:
         return lacks(f"Not the files that were entered: {some(wrong)}.", models=len(known), changed=wrong)
+    entered = {entry["target"]: entry["sha256"] for entry in told(look.home, "model.add")}
+    other = [
+        model.name
+        for model in known
+        if entered.get(model.name, model.sha256 if untold(look.home, model.created) else "") != model.sha256
+    ]
+    if other:
+        return lacks(f"By the audit log another file was entered: {some(other)}.", models=len(known))
     return supports(
         f"{count(len(known), 'model')} hashed anew (SHA-256): each is the one that was entered.",
         models=len(known),

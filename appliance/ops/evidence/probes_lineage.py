@@ -5,7 +5,7 @@ from __future__ import annotations
 from appliance.core.db import reading
 from appliance.data import store
 from appliance.models import registry
-from appliance.ops.evidence.log_entries import entries
+from appliance.ops.evidence.log_entries import entries, told, untold
 from appliance.ops.evidence.shape import Found, Look, absent, count, lacks, some, supports
 from appliance.security import keys
 from appliance.security.people import mode
@@ -18,10 +18,10 @@ def lineage(look: Look) -> Found:
         return absent("There is no data set and no trained model here.")
     if lost:
         return lacks(f"Made from a data set or a model that is not known here any more: {some(lost)}.")
-    told = [f"{name} is in {some(models, 4) if models else 'no model'}" for name, models in held.items()]
+    words = [f"{name} is in {some(models, 4) if models else 'no model'}" for name, models in held.items()]
     return supports(
-        f"For each data set it is known which models and files hold it: {'; '.join(told[:4])}"
-        + (f"; and {len(told) - 4} more." if len(told) > 4 else "."),
+        f"For each data set it is known which models and files hold it: {'; '.join(words[:4])}"
+        + (f"; and {len(words) - 4} more." if len(words) > 4 else "."),
         holders=held,
     )
 
@@ -58,13 +58,13 @@ def units(look: Look) -> Found:
     without = [one.title for one in known if one.unit is None and not one.synthetic]
     if without:
         return lacks(f"It is not said whose records these are (import with --unit): {some(without)}.")
-    told = [
+    words = [
         f"{one.title}: {sum(one.counts.values()):,} records"
         + (f" of {sum(one.units.values()):,} {one.unit}s" if one.unit else "")
         + (", made up" if one.synthetic else "")
         for one in known
     ]
-    return supports(f"{some(told, 4)}.", datasets=len(known))
+    return supports(f"{some(words, 4)}.", datasets=len(known))
 
 
 def identifiers(look: Look) -> Found:
@@ -173,10 +173,22 @@ def _forms(look: Look) -> dict[str, list[str]]:
 
 
 def _reported(look: Look) -> dict[str, bool]:
-    """Whether the newest whole report of each model passed."""
+    """Whether the newest whole report of each model passed, by the row and by the audit log."""
     with reading(look.home) as link:
-        rows = link.execute("SELECT model, passed FROM reports WHERE partial = 0 ORDER BY created, rowid")
-        return {row["model"]: bool(row["passed"]) for row in rows}
+        query = "SELECT model, passed, job, created FROM reports WHERE partial = 0 ORDER BY created, rowid"
+        rows = link.execute(query).fetchall()
+    judged = {
+        (entry["target"], entry["job"]): entry["passed"] and not entry["partial"]
+        for entry in told(look.home, "model.evaluate")
+    }
+    brought = {f"bundle-{entry['target'][:12]}" for entry in told(look.home, "bundle.import")}
+    return {
+        row["model"]: bool(row["passed"])
+        and bool(
+            judged.get((row["model"], row["job"]), row["job"] in brought or untold(look.home, row["created"]))
+        )
+        for row in rows
+    }
 
 
 PROBES = {

@@ -6,14 +6,13 @@ import json
 from datetime import UTC, datetime, timedelta
 
 from appliance.core.db import reading
+from appliance.core.migrations import LOG_TRIGGERS
 from appliance.ops.evidence.log_entries import entries
 from appliance.ops.evidence.shape import Found, Look, absent, count, lacks, supports
 from appliance.security.log.request_rows import KEY_DAYS
 
 REVIEW_DAYS = 90
 """How old the last signed, exported or witnessed state of the log may be: our choice."""
-
-_GUARDS = {f"{table}_no_{verb}" for table in ("audit", "audit_tree") for verb in ("UPDATE", "DELETE")}
 
 
 def log(look: Look) -> Found:
@@ -54,7 +53,8 @@ def witnessed(look: Look) -> Found:
 def review(look: Look) -> Found:
     """When the log was last signed, exported, witnessed, or an emergency reviewed."""
     done = entries(look.home, "audit.checkpoint", "audit.export", "audit.witness", "emergency.review")
-    last = datetime.fromisoformat(done[-1]).astimezone(UTC) if done else None
+    times = [datetime.fromisoformat(one).astimezone(UTC) for one in done]
+    last = max((one for one in times if one <= look.now + timedelta(days=1)), default=None)
     if last is None or look.now - last > timedelta(days=REVIEW_DAYS):
         when = f"since {last:%Y-%m-%d}" if last else "yet"
         return lacks(
@@ -70,10 +70,11 @@ def review(look: Look) -> Found:
 def retention(look: Look) -> Found:
     """Whether anything may delete entries, and how far back they go."""
     with reading(look.home) as link:
-        there = {row[0] for row in link.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")}
+        query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+        there = {row[0]: row[1] for row in link.execute(query)}
         first = link.execute("SELECT seq, entry FROM audit ORDER BY seq LIMIT 1").fetchone()
-    if gone := sorted(_GUARDS - there):
-        return lacks(f"What keeps entries from being changed or deleted was removed: {', '.join(gone)}.")
+    if gone := sorted(name for name, words in LOG_TRIGGERS.items() if there.get(name) != words):
+        return lacks(f"What keeps entries from being changed or deleted is not there: {', '.join(gone)}.")
     if first is None:
         return absent("Nothing was done here yet, so there is nothing to keep.")
     if first["seq"] != 1:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from appliance.core.db import reading
+from appliance.ops.evidence.log_entries import told
 from appliance.ops.evidence.shape import Found, Look, absent, count, lacks, some, supports
 from appliance.security.passphrase import read_cost
 from appliance.security.people import approvals, breakglass, guard, persons
@@ -37,10 +38,10 @@ def roles(look: Look) -> Found:
     if wrong or listed is None:
         return lacks(f"The answer is not that of the table of rights for {some(wrong)}.", asked=asked)
     held = {role: sum(one.role == role for one in listed.here) for role in ROLES}
-    told = ", ".join(f"{number} {role}" for role, number in held.items())
+    counted = ", ".join(f"{number} {role}" for role, number in held.items())
     return supports(
         f"{count(len(TABLE), 'action')} asked for each of {len(ROLES)} roles and for nobody:"
-        f" {asked} answers as the table of rights has them. People here: {told}; every change of the list"
+        f" {asked} answers as the table of rights has them. People here: {counted}; every change of the list"
         " of people carries the signatures of those who agreed to it.",
         asked=asked,
         people=held,
@@ -69,6 +70,9 @@ def emergency(look: Look) -> Found:
     if look.single:
         return absent("One person may do everything at any time, so there is no emergency access to give.")
     cases = breakglass.cases(look.home, now=look.now)
+    lost = {entry["target"] for entry in told(look.home, "emergency.start")} - {case.id for case in cases}
+    if lost:
+        return lacks(f"The log tells of emergencies of which nothing else is left: {some(sorted(lost))}.")
     unseen = [case for case in cases if case.state == "over"]
     if unseen:
         return lacks(
@@ -117,6 +121,8 @@ def two_people(look: Look) -> Found:
     soft = [row.action for row in rows if OFFICER not in row.may]
     if soft:
         return lacks(f"No privacy officer is needed for {some(soft)}.")
+    if bare := approvals.unproven(look.home):
+        return lacks(f"Used without the signatures of two people: request {some(bare)}.", used=len(used))
     return supports(
         f"{count(len(rows), 'action')} (exports, raised budgets, training without privacy, people, trust,"
         f" removals) need two people, one of them a {OFFICER}. Used so far:"

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,12 @@ def write(
     who: str,
     version: str,
     clock: Callable[[], datetime],
+    older: Sequence[Verifier] = (),
 ) -> tuple[dict[str, Any], Path]:
     """Sign what `examine` gave and write it to a new file in `folder`, as JSON and, beside it, as text.
 
-    What fails leaves neither an entry nor a file; a crash at the last moment leaves an entry alone.
+    What fails leaves neither an entry nor a file; a crash at the last moment leaves an entry alone. `older`:
+    the site's keys before, which may have signed the last checkpoint.
 
     Raises:
         NotAllowed: `who` may not. ConfigWrong: no such folder, or the file is there.
@@ -103,7 +105,7 @@ def write(
             told = {name.replace(" ", "_"): number for name, number in totals(examined["rows"]).items()}
             digest = digest_of(examined["rows"], examined["probes"])
             audit.record(link, who=who, what=WHAT, target=path.name, sha256=digest, rows=told)
-            report = {**body, **_with_proof(link, home, key, examined, clock)}
+            report = {**body, **_with_proof(link, home, key, examined, clock, older)}
             signature = key.sign(SIGNED + canonical.encode(report)).hex()
             draft.write_bytes(canonical.encode({"report": report, "signature": signature}))
             draft_beside.write_bytes(as_text(report).encode())
@@ -157,9 +159,10 @@ def _with_proof(
     key: LogKey,
     examined: Mapping[str, Any],
     clock: Callable[[], datetime],
+    older: Sequence[Verifier],
 ) -> dict[str, Any]:
     """Rows and probes with the entry just written, which is the log's last, and the checkpoint over it."""
-    point = witness.make_in(link, home, key, clock=clock)
+    point = witness.make_in(link, home, key, clock=clock, older=older)
     seq, text = link.execute("SELECT seq, entry FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
     proof = merkle.inclusion(seq - 1, point.size, tree.node(link))
     return {

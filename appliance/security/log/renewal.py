@@ -7,9 +7,9 @@ waits in `damaged-logs/pending.json` until the second has signed, at most a day.
 
 Then, in one transaction: the rows are copied to a database of their own, which is hashed; the log's tables
 are emptied; and the first entry of the new log says all of it. Requests of two people that were open are
-void, because the log that would have shown their use is gone. Only a record of the installation
-(`supply.record`) that stands in the intact part is taken over. What was asked of the endpoint goes with the
-log it belongs to.
+void, because the log that would have shown their use is gone. Taken over is a record of the installation
+(`supply.record`) that stands in the intact part, and which keys of partners have ended. What was asked of the
+endpoint goes with the log it belongs to.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from appliance.security.people.mode import SINGLE, anchor, mode
 from appliance.security.people.roster import Person, enough
 from appliance.security.people.signing import Signer
 from appliance.security.trust import clock
+from appliance.security.trust.logged import logged
 
 LIFE = timedelta(hours=24)
 _OWN = ("audit", "audit_tree", "audit_head", "checkpoints", "request_log")
@@ -80,7 +81,9 @@ def repair(
     with reading(home) as link:
         if not single:
             guard.check(link, home, who, REPAIR)
-        held = _pending(home, link, moment)
+        held = None if single else _pending(home, link, moment)
+        if held is not None and not _true(link, home, held["statement"], verdict):
+            held = None
         if held is None:
             held = {"statement": _statement(link, home, verdict, because, moment), "signatures": {}}
     if single:
@@ -160,23 +163,42 @@ def _rows_hash(link: sqlite3.Connection, last: int) -> str:
 
 
 def _pending(home: Home, link: sqlite3.Connection, moment: datetime) -> dict[str, Any] | None:
-    """What waits, if it is still of this very log and not too old."""
+    """What waits, if it is still of this very log, not too old, and signed by somebody of this site."""
     try:
         held: dict[str, Any] = canonical.decode(_place(home).read_bytes())
         told = held["statement"]
         asked = datetime.fromisoformat(told["asked"])
         fresh = timedelta(minutes=-1) <= moment - asked < LIFE
         same = (told["what"], told["number"]) == (REPAIR, len(renewals(home, link)) + 1)
-        if fresh and same and told["log"] == _rows_hash(link, int(told["entries"])):
+        same = same and told["log"] == _rows_hash(link, int(told["entries"]))
+        if fresh and same and _agreed(home, held, link):
             return held
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return None
 
 
-def _agreed(home: Home, held: dict[str, Any]) -> dict[str, Person]:
+def _true(link: sqlite3.Connection, home: Home, told: dict[str, Any], verdict: Verdict) -> bool:
+    """Whether what the first has signed is what the log shows now: nobody signs what another made up.
+
+    Entries may have come since, but none that was there when it was asked is left out.
+    """
+    now = _statement(link, home, verdict, told["because"], datetime.fromisoformat(told["asked"]))
+    same = all(
+        told.get(name) == now[name] for name in ("site", "number", "checkpoint_size", "checkpoint_root")
+    )
+    query = (
+        "SELECT 1 FROM audit WHERE seq > ?"
+        " AND COALESCE(CASE WHEN json_valid(entry) THEN json_extract(entry, '$.at') END, '') < ? LIMIT 1"
+    )
+    hidden = link.execute(query, (told["entries"], told["asked"])).fetchone() is not None
+    alike = len(told["damages"]) == len(now["damages"]) and told["intact"] <= verdict.intact
+    return same and alike and not hidden
+
+
+def _agreed(home: Home, held: dict[str, Any], link: sqlite3.Connection | None = None) -> dict[str, Person]:
     """Those who are here, may, and have signed this statement."""
-    roster, found = persons.load(home), dict[str, Person]()
+    roster, found = persons.load(home, link), dict[str, Person]()
     for name, signature in held["signatures"].items():
         one = roster.find(str(name)) if roster else None
         if one is None or guard.may(one, REPAIR) is not None:
@@ -217,7 +239,7 @@ def _begin(
         sync(folder / "witnesses")
         sync(folder)
         sync(folder.parent)
-        carried = _carried(link, told["intact"])
+        carried, ended = _carried(link, told["intact"]), _ended(link)
         _empty(link, {key.name for key in keys})
         audit.record(
             link,
@@ -231,6 +253,8 @@ def _begin(
         for entry in carried:
             more = {key: entry[key] for key in ("digest", "packages")}
             audit.record(link, who=entry["who"], what=_CARRIED, target=entry["target"], carried=True, **more)
+        for key, name in ended.items():
+            audit.record(link, who=who, what="trust.revoke", target=name, key=key, carried=True)
     _place(home).unlink(missing_ok=True)
     finish(home)
     return done
@@ -269,6 +293,13 @@ def _carried(link: sqlite3.Connection, intact: int) -> list[dict[str, Any]]:
             if entry["what"] == _CARRIED and {"who", "target", "digest", "packages"} <= entry.keys():
                 found[entry["target"]] = entry
     return list(found.values())
+
+
+def _ended(link: sqlite3.Connection) -> dict[str, str]:
+    """The keys of cards that have ended by their row or by the log, with their names."""
+    rows = link.execute("SELECT key, name, revoked FROM trust_pins ORDER BY name, pinned").fetchall()
+    told = logged(link).ended
+    return {row["key"]: row["name"] for row in rows if row["revoked"] or row["key"] in told}
 
 
 def _empty(link: sqlite3.Connection, origins: set[str]) -> None:

@@ -40,6 +40,7 @@ from appliance.security.people.rows import (
     text,
     votes_of,
 )
+from appliance.security.people.rows import used_for as logged_for
 from appliance.security.people.signing import Signer
 
 LIFE = timedelta(hours=24)
@@ -225,6 +226,8 @@ def used_by(
         request = read(row["request"])
         if request is None or request["digest"] != digest_for(action, target, content):
             continue
+        if not logged_for(link, request, used_for):
+            continue
         if enough(action, agreed(request, votes_of(link, request["id"]), roster)):
             return True
     return False
@@ -245,10 +248,30 @@ def bore_out(
         request = read(row["request"])
         if request is None or request["digest"] != digest_for(action, target, content):
             continue
+        if not logged_for(link, request, used_for):
+            continue
         votes = votes_of(link, request["id"])
         if any(enough(action, agreed(request, votes, roster)) for roster in rosters):
             return True
     return False
+
+
+def unproven(home: Home) -> list[str]:
+    """Requests that were used, by row or log, for which no two people of this site have signed."""
+    with reading(home) as link:
+        rosters, found = persons.history(home, link), list[str]()
+        rows = link.execute("SELECT id, request FROM requests WHERE used IS NOT NULL AND used != 'void'")
+        held = {row["id"]: read(row["request"]) for row in rows.fetchall()}
+        query = "SELECT entry FROM audit WHERE instr(entry, ?) ORDER BY seq"
+        for row in link.execute(query, (f'"what":"{USED}"',)):
+            held.setdefault(str(json.loads(row["entry"])["target"]), None)
+        for name, request in held.items():
+            votes = votes_of(link, name)
+            if request is None or not any(
+                enough(request["action"], agreed(request, votes, roster)) for roster in rosters
+            ):
+                found.append(name)
+    return found
 
 
 def pending(home: Home, *, every: bool = False, now: datetime | None = None) -> list[Asked]:

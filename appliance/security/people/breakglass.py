@@ -1,14 +1,16 @@
 """Emergency access: anybody here may act as operator for some minutes, once; a privacy officer reviews it.
 
-Start and end are audit lines of their own. Until it is reviewed, nobody who used it can use it again, and
-`open_cases` says so wherever the state of the site is shown. It never counts as one of two people.
+Start and end are audit lines of their own; one that the log does not tell of does not run. Until it is
+reviewed, nobody who used it can use it again, and `open_cases` says so wherever the state of the site is
+shown. It never counts as one of two people.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -161,17 +163,21 @@ def _roster(home: Home, link: sqlite3.Connection) -> Roster:
 def _cases(link: sqlite3.Connection, roster: Roster, moment: datetime) -> list[Case]:
     found = []
     for row in link.execute("SELECT * FROM emergencies ORDER BY rowid DESC").fetchall():
-        case = _case(row, roster, moment)
+        case = _case(link, row, roster, moment)
         if case is not None:
             found.append(case)
-    return found
+    open_ = [case.person for case in found if case.state != "reviewed"]
+    return [
+        replace(case, state="over") if case.state == "running" and open_.count(case.person) > 1 else case
+        for case in found
+    ]
 
 
-def _case(row: sqlite3.Row, roster: Roster, moment: datetime) -> Case | None:
+def _case(link: sqlite3.Connection, row: sqlite3.Row, roster: Roster, moment: datetime) -> Case | None:
     """What a row says where its person signed it, else None. Of the keys a person had, the newest counts."""
     try:
         said = canonical.decode(row["statement"].encode())
-        until = datetime.fromisoformat(said["until"])
+        began, until = (datetime.fromisoformat(said[name]) for name in ("at", "until"))
         one = next(person for person in roster.people if person.name == said["person"])
     except (ValueError, KeyError, TypeError, StopIteration):
         return None
@@ -183,8 +189,8 @@ def _case(row: sqlite3.Row, roster: Roster, moment: datetime) -> Case | None:
         signed
         and one.removed is None
         and row["ended"] is None
-        and said["at"] <= text(moment)
-        and moment < until
+        and began <= moment < until <= began + timedelta(minutes=LONGEST)
+        and _lasts(link, said)
     ):
         state = "running"
     else:
@@ -198,6 +204,24 @@ def _case(row: sqlite3.Row, roster: Roster, moment: datetime) -> Case | None:
         state=state,
         reviewed_by=reviewer,
     )
+
+
+def _lasts(link: sqlite3.Connection, said: dict[str, Any]) -> bool:
+    """Whether the audit log tells of this start, and of nothing since that ended it: also no later time."""
+    query = "SELECT seq, entry FROM audit WHERE instr(entry, ?) AND instr(entry, ?) ORDER BY seq DESC LIMIT 1"
+    start = link.execute(query, ('"what":"emergency.start"', f'"target":"{said["id"]}"')).fetchone()
+    if start is None:
+        return False
+    told = json.loads(start["entry"])
+    if (told["who"], told["target"], told.get("until")) != (said["person"], said["id"], said["until"]):
+        return False
+    query = (
+        "SELECT 1 FROM audit WHERE seq > ?"
+        " AND (CASE WHEN json_valid(entry) THEN json_extract(entry, '$.at') END >= ?"
+        " OR (instr(entry, ?) AND instr(entry, ?))) LIMIT 1"
+    )
+    ended = ('"what":"emergency.end"', f'"target":"{said["id"]}"')
+    return link.execute(query, (start["seq"], said["until"], *ended)).fetchone() is None
 
 
 def _reviewer(row: sqlite3.Row, roster: Roster) -> str | None:

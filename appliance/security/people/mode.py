@@ -46,7 +46,7 @@ def anchor(home: Home, link: sqlite3.Connection | None = None) -> Anchor | None:
     """What the site was initialised as, or None if it never was; `link` is the caller's connection.
 
     Raises:
-        ApplianceError: the file is damaged, or is gone while the database has people.
+        ApplianceError: the file is damaged, or is gone or speaks of one person while the database has people.
     """
     try:
         held = json.loads(home.people.read_bytes())
@@ -59,6 +59,8 @@ def anchor(home: Home, link: sqlite3.Connection | None = None) -> Anchor | None:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise _damaged("is damaged") from None
+    if found.mode == SINGLE and home.database.exists() and _has_people(home, link):
+        raise _damaged("speaks of one person, and its database of several")
     return found
 
 

@@ -5,7 +5,8 @@ what is asked for, as texts by name, and approvers are shown all of it; `digest`
 content, so nothing else can be done with it than what was shown. `after` is the newest audit entry when it
 was asked. A vote: {v, request, vote, person, role, at},
 `request` being the digest of the request. Both are canonical JSON; a vote is signed with the person's own
-key. That a request was used stands in its row and in the audit log; either is enough to refuse it again.
+key. That a request was used stands in its row and in the audit log; either is enough to refuse it again, and
+what it was used for is what the log says. A request from before the log was begun anew is void.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from appliance.core.errors import NotFound
 from appliance.security import canonical
+from appliance.security.log.renewed import REPAIR
 from appliance.security.people import persons, signing
 from appliance.security.people.roles import TABLE
 from appliance.security.people.roster import VOTE, Roster, agreed, enough
 
 USED = "approval.use"
+_AHEAD = timedelta(hours=24)
+"""How far ahead of the time a request may have been asked: a clock that was wrong makes none that lasts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +122,11 @@ def asked_of(link: sqlite3.Connection, roster: Roster, request: dict[str, Any], 
     yes = agreed(request, votes, roster)
     no = _refused(request, votes, roster)
     row = link.execute("SELECT used, used_for FROM requests WHERE id = ?", (request["id"],)).fetchone()
-    if row["used"] or _used_in_log(link, request):
+    if row["used"] or _used_in_log(link, request) is not None or void(link, request):
         state = "used"
     elif no:
         state = "refused"
-    elif moment >= datetime.fromisoformat(request["expires"]):
+    elif _expired(link, request, moment):
         state = "expired"
     else:
         state = "approved" if enough(request["action"], yes) else "pending"
@@ -143,10 +147,45 @@ def _refused(request: dict[str, Any], votes: list[list[Any]], roster: Roster) ->
     return tuple(found)
 
 
-def _used_in_log(link: sqlite3.Connection, request: dict[str, Any]) -> bool:
-    query = "SELECT 1 FROM audit WHERE seq > ? AND entry LIKE ? AND entry LIKE ? LIMIT 1"
+def used_for(link: sqlite3.Connection, request: dict[str, Any], told: str) -> bool:
+    """Whether the audit log says that the request was used for `told`; of one from before the log was begun
+    anew, its row (`told`) is all there is."""
+    entry = _used_in_log(link, request)
+    return void(link, request) if entry is None else entry.get("used_for") == told
+
+
+def void(link: sqlite3.Connection, request: dict[str, Any]) -> bool:
+    """Whether the log in which its use would stand was set aside since it was asked."""
+    row = link.execute("SELECT CAST(entry AS BLOB) FROM audit WHERE seq = 1").fetchone()
+    try:
+        first = json.loads(row[0]) if row is not None else {}
+        return first.get("what") == REPAIR and _time(request["asked"]) <= _time(first["at"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return True  # of a damaged log
+
+
+def _expired(link: sqlite3.Connection, request: dict[str, Any], moment: datetime) -> bool:
+    """Whether its time is over, or was over at any entry since: a clock set back later revives nothing."""
+    if moment >= _time(request["expires"]) or _time(request["asked"]) > moment + _AHEAD:
+        return True
+    query = (
+        "SELECT 1 FROM audit WHERE seq > ?"
+        " AND CASE WHEN json_valid(entry) THEN json_extract(entry, '$.at') END >= ? LIMIT 1"
+    )
+    return link.execute(query, (request["after"], request["expires"])).fetchone() is not None
+
+
+def _used_in_log(link: sqlite3.Connection, request: dict[str, Any]) -> dict[str, Any] | None:
+    """The entry of its use."""
+    query = "SELECT entry FROM audit WHERE seq > ? AND entry LIKE ? AND entry LIKE ? ORDER BY seq LIMIT 1"
     words = (f'%"target":"{request["id"]}"%', f'%"what":"{USED}"%')
-    return link.execute(query, (request["after"], *words)).fetchone() is not None
+    row = link.execute(query, (request["after"], *words)).fetchone()
+    found: dict[str, Any] | None = None if row is None else json.loads(row["entry"])
+    return found
+
+
+def _time(said: object) -> datetime:
+    return datetime.fromisoformat(str(said)).astimezone(UTC)
 
 
 def text(moment: datetime) -> str:

@@ -3,7 +3,8 @@
 Sites without an offline root pin a partner's card after two people have compared its eight words. A
 revoked key stays revoked. Every change has its audit line. Where people have roles, a card and the first
 root document count only while the signatures of two people for exactly them are there: rows that somebody
-put into the database by hand, or that are from before the site had people, are trusted by nobody.
+put into the database by hand, or that are from before the site had people, are trusted by nobody. What
+ended by the audit log (logged.py) stays ended, whatever the rows say.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from appliance.security.people import approvals, guard
 from appliance.security.people.mode import SINGLE, mode
 from appliance.security.trust import clock
 from appliance.security.trust.identity import Card, Receiver, read_card
+from appliance.security.trust.logged import logged
 from appliance.security.trust.root import Root, check_next, read_root
 from appliance.security.trust.trust import AHEAD, Signer, Trust, signer_of
 from appliance.security.trust.words import same_words, words_of
@@ -261,11 +263,19 @@ def _trust(link: sqlite3.Connection, home: Home, seconds: int) -> Trust:
     signers |= {one.key: one for one in (document.signers if document else ())}
     rows = link.execute("SELECT signer, key_epoch, line, seq FROM trust_floors")
     floors = {(row["signer"], row["key_epoch"], row["line"]): row["seq"] for row in rows}
+    for place, seq in logged(link).floors.items():
+        floors[place] = max(floors.get(place, 0), seq)
     return Trust(now=seconds, signers=signers, revoked=frozenset(revoked), floors=floors)
 
 
 def _root(link: sqlite3.Connection, home: Home) -> Root | None:
-    """The newest root document; where people have roles, of a chain whose first two of them signed for."""
+    """The newest root document; where people have roles, of a chain whose first two of them signed for. None
+    where the log tells of a newer one: an older one may trust whom that ended."""
+    found = _newest_root(link, home)
+    return found if found is not None and found.version >= logged(link).root else None
+
+
+def _newest_root(link: sqlite3.Connection, home: Home) -> Root | None:
     rows = link.execute("SELECT document FROM trust_documents ORDER BY version").fetchall()
     documents = [read_root(row["document"].encode()) for row in rows]
     if not documents or mode(home, link) == SINGLE:
@@ -289,7 +299,8 @@ def _for(key: str) -> str:
 
 
 def _pins(link: sqlite3.Connection, home: Home) -> list[Pin]:
-    found, single = [], mode(home, link) == SINGLE
+    found, single = list[Pin](), mode(home, link) == SINGLE
+    ended = logged(link).ended
     for row in link.execute("SELECT * FROM trust_pins ORDER BY name, pinned"):
         card = read_card(row["card"].encode())
         people, kinds = tuple(json.loads(row["compared_by"])), json.loads(row["kinds"])
@@ -303,7 +314,7 @@ def _pins(link: sqlite3.Connection, home: Home) -> list[Pin]:
                 signer=signer,
                 compared_by=people,
                 pinned=row["pinned"],
-                revoked=row["revoked"],
+                revoked=row["revoked"] or ("by the audit log" if card.key in ended else None),
                 counts=counts,
             )
         )
