@@ -103,10 +103,15 @@ def check_files(folder):
         if edge.sha256(file) != sha256:
             raise CannotInstall(f"{name} is not the file that the wheelhouse was made with.", AGAIN)
         hashed[sha256] = name
+    locked = set()
     for line in read(folder, LOCK).splitlines():
         package, _, sha256 = line.partition(" --hash=sha256:")
         if not line.startswith("#") and sha256 not in hashed:
             raise CannotInstall(f"The wheel of {package} is missing from the wheelhouse.", AGAIN)
+        locked.add(hashed.get(sha256))
+    for wheel in sorted((folder / "wheels").iterdir()):
+        if f"wheels/{wheel.name}" not in locked:  # `check` runs code of a wheel that it finds by name
+            raise CannotInstall(f"{wheel.name} is none of the wheelhouse's own.", AGAIN)
 
 
 def check_machine(facts):

@@ -2,7 +2,9 @@
 
 llama.cpp answers some bad files with an abort. Every call into it on a file that is not proven
 goes through `start`. The child dies with its parent, leaves no core file, and has limits: wall time and
-what it may write, watched by the parent; processor time and memory, held by the kernel.
+what it may write, watched by the parent; processor time and memory, held by the kernel. It is in the
+strictest jail, also where the parent is in none: no network, and no way to the key agent, which would sign
+for the person at this terminal.
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ from typing import Any
 
 from appliance.core import errors
 from appliance.core.crash import say_no_words
-from appliance.core.errors import ApplianceError, EngineFailed
+from appliance.core.errors import ApplianceError, EngineFailed, JailRefused
 from appliance.core.files import write_json
 from appliance.core.offline import ENVIRONMENT
 from appliance.core.parent import die_with_parent
 from appliance.core.sealing import inherited
+from appliance.security.airgap.filter import NONE
+from appliance.security.airgap.jail import enter
 
 _ROOT = Path(__file__).resolve().parent.parent
 _MOST_OUTPUT, _MOST_RESULT = 50_000_000, 500_000_000  # bytes of log and of answer
@@ -168,8 +172,9 @@ def main(folder: Path) -> int:
     _limit(resource.RLIMIT_CPU, seconds, spare=5)
     if call["memory"]:
         _limit(resource.RLIMIT_AS, call["memory"])
-    function = getattr(importlib.import_module(call["module"]), call["function"])
     try:
+        _shut_in()
+        function = getattr(importlib.import_module(call["module"]), call["function"])
         write_json(folder / "result.json", function(**call["arguments"]))
     except ApplianceError as problem:
         told = {"kind": type(problem).__name__, "message": problem.message, "hint": problem.hint}
@@ -180,6 +185,22 @@ def main(folder: Path) -> int:
         write_json(folder / "error.json", {**told, "hint": "Stop other programs, or use a larger machine."})
         return 1
     return 0
+
+
+def _shut_in() -> None:
+    """Enter the jail; without one only where the policy of the site lets jobs run so.
+
+    Raises:
+        JailRefused: this machine cannot make it.
+    """
+    try:
+        enter(NONE, keep=inherited())
+    except JailRefused:
+        from appliance.core.home import open_home
+        from appliance.security.airgap.policy import REQUIRED, policy  # with the database: only where asked
+
+        if policy(open_home()) == REQUIRED:
+            raise
 
 
 def _limit(kind: int, most: int, *, spare: int = 0) -> None:

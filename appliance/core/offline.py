@@ -1,10 +1,15 @@
-"""The environment that keeps every library of ours at home; set before any of them is imported."""
+"""The environment that keeps every library of ours at home; set before any of them is imported.
+
+PYTHONSAFEPATH: `python -m` would look for modules in the working folder first, which may be a stranger's
+stick or the folder of a job: a json.py there would run with the keys of the site, before any jail.
+"""
 
 from __future__ import annotations
 
 import os
 
 ENVIRONMENT = {
+    "PYTHONSAFEPATH": "1",
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",

@@ -4,6 +4,7 @@ record, where it came from, its licence. No path of this machine, no record, no 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.core.db import reading
-from appliance.core.errors import ConfigWrong
+from appliance.core.errors import ConfigWrong, ModelRejected
 from appliance.core.home import Home
 from appliance.core.reading import read_bytes
 from appliance.models import registry
@@ -54,6 +55,7 @@ def gather(
 
     Raises:
         NotFound: no such model. ConfigWrong: a checkpoint folder, which is exported as its GGUF file.
+        ModelRejected: an adapter's files are not those that were entered.
         BundleRefused: a file that no bundle may carry.
     """
     chain = registry.lineage(home, name)
@@ -115,8 +117,16 @@ def _of_wheelhouse(name: str) -> str:
 
 def _weights(model: Model, take: Take) -> list[Source]:
     if model.path.is_dir():
-        files = sorted(file for file in model.path.iterdir() if not file.name.startswith("."))
-        return [take(file, f"{file.name}", "adapter") for file in files]
+        sources = [take(file, file.name, "adapter") for file in sorted(model.path.iterdir())]
+        digest = hashlib.sha256()  # as sha256_folder, of the very bytes that will be carried
+        for one in sources:
+            digest.update(f"{one.entry.path}\0{one.entry.sha256}\n".encode())
+        if digest.hexdigest() != model.sha256:
+            raise ModelRejected(
+                f"The files of {model.name} are not those that were entered in the registry.",
+                "Nothing left. Restore them from a backup, or train again under another name.",
+            )
+        return sources
     kind = "the file of an adapter" if model.kind == "lora" else "the model"
     return [take(model.path, f"{model.name}.gguf", kind, sha256=model.sha256)]
 

@@ -16,7 +16,7 @@ from typing import Any
 from appliance.core.db import transaction
 from appliance.core.errors import DataRejected, ModelRejected
 from appliance.core.events import now
-from appliance.core.files import replacing_folder
+from appliance.core.files import replacing_folder, sha256_file
 from appliance.core.home import Home
 from appliance.core.reading import copy_plain, read_bytes
 from appliance.core.sealing import sealed_home
@@ -87,7 +87,10 @@ def _model(home: Home, brought: Imported, name: str, check_gguf: Checker, who: s
     if place.exists() and place.samefile(source):  # left by a crash; renaming a file onto itself does nothing
         place.unlink()
 
+    signed = _signed(brought, source)
+
     def check(draft: Path) -> dict[str, Any]:
+        _check_signed(draft, signed, source.name)
         return {**check_gguf(draft), **told}
 
     # A sealed file is bound to its place, so it is read and sealed anew there.
@@ -102,10 +105,11 @@ def _wheelhouse(home: Home, brought: Imported) -> str:
     """A folder to install from, checked against its own checksums and lock; the bundle keeps its manifest.
 
     Raises:
-        ModelRejected: the bundle is whole and its wheelhouse is not.
+        ModelRejected: the bundle is whole and its wheelhouse is not; or something else lies in its place.
     """
     name = f"{check_wheelhouse_name(brought.opened.manifest.facts.name)}-{brought.opened.digest[:8]}"
     place = home.wheelhouses / name
+    signed = {one.path: one.sha256 for one in brought.opened.manifest.files}
     sources = [home.bundles / brought.opened.digest / one.path for one in brought.opened.manifest.files]
     if not place.is_dir():
         try:
@@ -117,7 +121,12 @@ def _wheelhouse(home: Home, brought: Imported) -> str:
                 wheelhouse.settle(draft)
         except DataRejected as problem:
             raise ModelRejected(problem.message, "Do not install from it; ask its maker.") from problem
-    wheelhouse.files(place)
+    # The name has 32 bits of the hash: whoever may sign can make another bundle with the same.
+    if {one.name: one.sha256 for one in wheelhouse.files(place)} != signed:
+        raise ModelRejected(
+            f"What lies in {place} is not what this bundle holds.",
+            "Remove that folder, then import the bundle again.",
+        )
     for source in sources:
         source.unlink(missing_ok=True)  # they are in the wheelhouse, under the hashes of the same manifest
     return name
@@ -142,15 +151,45 @@ def _adapter(home: Home, brought: Imported, name: str, who: str) -> str:
         )
     files = [one for one in brought.folder.iterdir() if one.name.startswith("adapter_")]
     for file in files:
+        _check_signed(file, _signed(brought, file), file.name)
         if file.suffix == ".safetensors":
             read_header(file)
-    config = json.loads(read_bytes(brought.folder / "adapter_config.json"))
+    try:
+        config = json.loads(read_bytes(brought.folder / "adapter_config.json"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        raise ModelRejected(
+            "The adapter has no adapter_config.json that can be read.", "Ask its maker."
+        ) from None
+    if not any(file.name == "adapter_model.safetensors" for file in files):
+        raise ModelRejected("The adapter has no adapter_model.safetensors.", "Ask its maker.")
     if not isinstance(config, dict) or config.get("auto_mapping") is not None:
         raise ModelRejected("The adapter brings code of its own.", "Ask its maker for a plain LoRA adapter.")
     model = models.enter_adapter(
         home, files, name, base=base, facts=_told(brought.opened), who=who, right=importing.RIGHT
     )
     return model.name
+
+
+def _signed(brought: Imported, file: Path) -> str:
+    """The SHA-256 that the signed manifest has of a file of the bundle."""
+    name = file.relative_to(brought.folder).as_posix()
+    found = next((one.sha256 for one in brought.opened.manifest.files if one.path == name), "")
+    if not found:
+        raise ModelRejected(f"{file.name} is not one of the bundle's files.", "Ask its maker for it again.")
+    return found
+
+
+def _check_signed(file: Path, signed: str, name: str) -> None:
+    """Check a file that lay on the disk for a while, as after an import that was cut off.
+
+    Raises:
+        ModelRejected: it is not what was signed.
+    """
+    if sha256_file(file) != signed:
+        raise ModelRejected(
+            f"{name} has changed since the bundle came in: it is not what was signed.",
+            "Ask its maker for a new bundle; somebody changes files on this machine.",
+        )
 
 
 def _made(home: Home, digest: str) -> str | None:

@@ -14,6 +14,7 @@ import pytest
 
 from appliance.core.db import reading
 from appliance.core.errors import BundleRefused, ConfigWrong, ModelRejected, TrustRefused
+from appliance.core.files import sha256_folder
 from appliance.core.home import Home
 from appliance.models import registry
 from appliance.models.registry import Model
@@ -116,6 +117,68 @@ def test_an_adapter_comes_to_its_base_alone(home: Home, tmp_path: Path) -> None:
     for seq, wrong in enumerate((adapter(code=True), adapter(weights=b"\xff" * 40)), 2):
         with pytest.raises(ModelRejected):
             bring(home, b.bundle(tmp_path / f"{seq}.clb", wrong, facts=facts, seq=seq).path, name=f"a{seq}")
+
+
+def test_an_adapter_without_a_sound_config_is_refused(home: Home, tmp_path: Path) -> None:
+    b.pinned(home)
+    registry.add(home, Model(name="clinic", kind="base", path=tmp_path, sha256="c" * 64, size=1), who="test")
+    facts = b.changed(b.FACTS, kind="adapter", form="adapter", base_model_digest="c" * 64)
+    weights = adapter()[:1]
+    for seq, config in enumerate((None, b"{", b"\xff", b"[" * 100_000), 1):
+        more = [] if config is None else [bytes_source(config, "adapter_config.json", "adapter")]
+        path = b.bundle(tmp_path / f"{seq}.clb", [*weights, *more], facts=facts, seq=seq).path
+        with pytest.raises(ModelRejected, match="adapter_config"):
+            bring(home, path)
+    elsewhere = [bytes_source(safetensors(), "model.safetensors", "adapter"), *adapter()[1:]]
+    with pytest.raises(ModelRejected, match="no adapter_model"):
+        bring(home, b.bundle(tmp_path / "e.clb", elsewhere, facts=facts, seq=9).path)
+
+
+@pytest.mark.parametrize("kind", ["model", "adapter"])
+def test_files_exchanged_after_a_crash_are_not_taken_for_the_signed_ones(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    b.pinned(home)
+    registry.add(home, Model(name="clinic", kind="base", path=tmp_path, sha256="c" * 64, size=1), who="test")
+    facts = b.changed(b.FACTS, kind=kind, base_model_digest="c" * 64)
+    sources = adapter() if kind == "adapter" else b.contents(b"GGUF 1", b"{}")
+    bundle = b.bundle(tmp_path / "1.clb", sources, facts=facts)
+
+    def die(*parts: Any, **rest: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(receiving, "_model" if kind == "model" else "_adapter", die)
+        bring(home, bundle.path)
+    file = next((home.bundles / bundle.digest).rglob("*.gguf" if kind == "model" else "*.safetensors"))
+    file.write_bytes(b"GGUF 2" if kind == "model" else safetensors()[:-1] + b"\1")
+    with pytest.raises(ModelRejected, match="not what was signed"):
+        bring(home, bundle.path)
+    assert [one.name for one in registry.models(home)] == ["clinic"]
+
+
+def test_an_adapter_whose_files_were_exchanged_does_not_leave(home: Home, tmp_path: Path) -> None:
+    """What it is said to be (its privacy above all) is that of the files that were entered."""
+    folder = tmp_path / "lora-1"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(safetensors())
+    (folder / "adapter_config.json").write_bytes(b"{}")
+    base = Model(name="clinic", kind="base", path=tmp_path, sha256="c" * 64, size=1)
+    entry = Model(
+        name="lora-1", kind="adapter", path=folder, sha256=sha256_folder(folder), size=1, parent="clinic"
+    )
+    for model in (base, entry):
+        registry.add(home, model, who="test")
+    assert {"adapter_model.safetensors", "adapter_config.json"} <= {
+        source.entry.path for source in gather(home, "lora-1")[0]
+    }
+    (folder / "rows.json").write_bytes(b"[]")
+    with pytest.raises(ModelRejected, match="not those that were entered"):
+        gather(home, "lora-1")
+    (folder / "rows.json").unlink()
+    (folder / "adapter_config.json").write_bytes(b'{"rows": []}')
+    with pytest.raises(ModelRejected, match="not those that were entered"):
+        gather(home, "lora-1")
 
 
 def test_a_bundle_of_trust_still_needs_the_root_keys(home: Home, tmp_path: Path) -> None:

@@ -56,6 +56,17 @@ def test_a_failed_job_says_what_and_what_next_without_record_text(home: Home, cs
     assert "message number" not in (job.folder / "events.jsonl").read_text()
 
 
+def test_a_module_in_its_folder_is_not_run(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can write there (another job, a disk that was away) would have the keys, and no jail."""
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    (home.jobs / "0001").mkdir()
+    for name in ("json", "psutil", "appliance"):
+        (home.jobs / "0001" / f"{name}.py").write_text("open('ran', 'w').close()\n")
+    job = jobs.wait(home, jobs.start(home, "nonsense", {}, title="t", who="m"), 60)
+    assert job.id == "0001" and job.state == "failed"
+    assert not (job.folder / "ran").exists()
+
+
 def test_an_unknown_kind_fails_clearly(home: Home) -> None:
     job = jobs.wait(home, jobs.start(home, "nonsense", {}, title="t", who="m"), 60)
     assert job.state == "failed" and "nonsense" in job.end["message"]

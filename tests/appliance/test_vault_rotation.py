@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from appliance.core.errors import Busy
 from appliance.core.home import Home, open_home
 from appliance.core.sealing import SealBroken
 from appliance.security.vault import box, existing, rotation, slots
+from appliance.security.vault import header as heads
 from appliance.security.vault.keys import store_keys
 from appliance.security.vault.sealed import open_sealed
 from appliance.security.vault.slots import PassphraseWrong
@@ -28,6 +30,21 @@ CONTENT |= {
     for name in ("keys/identity.json", "tls/server.key", "bundles/ab12/.signed", "bundles/ab12/model/x.gguf")
 }
 STAYS = {"tls/ca.pem": b"a certificate", "bundles/.lock": b"", "jobs/events.jsonl": b"{}\n"}
+
+
+def test_a_header_that_only_says_the_next_epoch_costs_no_file(tmp_path: Path) -> None:
+    """Whoever can write the disk would otherwise have the rotation clear the header that opens it."""
+    home, old = sealed_home(tmp_path / "home")
+    with unlocked(home, old):
+        _write(home)
+    for name in CONTENT:
+        with (home.path / name).open("r+b") as stream:
+            head = heads.read_headers(stream.read(heads.LENGTH))[0]
+            assert head is not None
+            stream.seek(heads.PLACES[1])
+            stream.write(heads.encode(replace(head, epoch=2, key="00" * 60)))
+    with unlocked(home, rotation.rotate(home, old)):
+        _check(home)
 
 
 def test_a_new_master_reaches_everyone_and_the_old_one_opens_nothing(tmp_path: Path) -> None:

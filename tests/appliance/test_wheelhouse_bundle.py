@@ -111,6 +111,20 @@ def test_a_signed_bundle_with_an_unsound_wheelhouse_is_not_settled(
         bring(home, b.bundle(tmp_path / "m.clb", more, facts=facts, line="wheelhouse", seq=2).path)
 
 
+def test_a_wheel_that_the_lock_does_not_list_is_refused(house: Path) -> None:
+    wheelhouse.files(house)
+    extra = house / "wheels" / "cloister-0.0.0-py3-none-any.whl"
+    extra.write_bytes(b"evil")
+    with pytest.raises(s.offline.CannotInstall, match="none of the wheelhouse's own"):
+        s.offline.check_files(house)
+    with (house / wheelhouse.SUMS).open("a") as stream:
+        stream.write(f"{wheelhouse.sha256_file(extra)}  wheels/{extra.name}\n")
+    with pytest.raises(DataRejected, match="does not list it"):
+        wheelhouse.files(house)
+    with pytest.raises(s.offline.CannotInstall, match="none of the wheelhouse's own"):
+        s.offline.check_files(house)
+
+
 def test_an_import_cut_off_is_gone_on_from(
     home: Home, house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +141,27 @@ def test_an_import_cut_off_is_gone_on_from(
     monkeypatch.setattr(receiving.importing, "entered", whole)
     name = bring(home, path)
     assert wheelhouse.files(home.wheelhouses / name)
+
+
+def test_another_wheelhouse_in_its_place_is_not_taken_for_it(
+    home: Home, house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder's name has 32 bits of the hash, which another signer can make come out the same."""
+    b.pinned(home)
+    other = s.make_wheelhouse(tmp_path / "other")
+    with (other / wheelhouse.FACTS).open("a") as stream:
+        stream.write(" ")
+    sums = (other / wheelhouse.SUMS).read_text().splitlines()
+    now = wheelhouse.sha256_file(other / wheelhouse.FACTS)
+    sums = [f"{now}  {wheelhouse.FACTS}" if line.endswith(wheelhouse.FACTS) else line for line in sums]
+    (other / wheelhouse.SUMS).write_text("\n".join(sums) + "\n")
+    written = sent(home, house, tmp_path / "w.clb")
+    digest = receiving.importing.look(written, b.EDGE, None).digest
+    shutil.copytree(other, home.wheelhouses / f"wheelhouse-edge-{digest[:8]}")
+    with pytest.raises(ModelRejected, match="not what this bundle holds"):
+        bring(home, written)
+    shutil.rmtree(home.wheelhouses)
+    assert wheelhouse.files(home.wheelhouses / bring(home, written))
 
 
 def test_only_who_releases_may_sign_one(home: Home, house: Path, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
+import socket
 import struct
 import sys
 from dataclasses import dataclass
@@ -260,3 +262,24 @@ def lie(folder: str) -> None:
     assert call.is_dir(), folder
     (call / "error.json").write_text('{"kind": ["x"]}')
     os._exit(3)
+
+
+def open_doors(path: str) -> dict[str, str]:
+    """What a child may still open: a socket to the network, and the unix socket at `path`."""
+    found = {}
+    for name, family, address in (
+        ("network", socket.AF_INET, ("127.0.0.1", 9)),
+        ("unix", socket.AF_UNIX, path),
+    ):
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as link:
+                link.connect(address)
+            found[name] = "open"
+        except OSError as problem:
+            found[name] = type(problem).__name__
+    return found
+
+
+def place() -> str:
+    """Where a child found the standard library's json."""
+    return str(json.__file__)

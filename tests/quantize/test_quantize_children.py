@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,9 @@ from pathlib import Path
 import fuzz_support
 import pytest
 
-from appliance.core.errors import EngineFailed, NoRoom
+from appliance.core.errors import EngineFailed, JailRefused, NoRoom
+from appliance.core.home import open_home
+from appliance.security.airgap.policy import set_policy
 from quantize import worker
 
 
@@ -65,3 +68,38 @@ def test_beyond_its_limits_a_child_ends_with_a_typed_error(
 def test_an_answer_that_is_none_is_a_typed_error() -> None:
     with pytest.raises(EngineFailed, match="an answer that cannot be read"):
         worker.run(fuzz_support.lie, doing="Opening it", folder="x")
+
+
+@pytest.mark.usefixtures("helpers")
+def test_a_child_is_shut_in_though_its_parent_is_not(tmp_path: Path) -> None:
+    path = str(tmp_path / "agent.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen()
+        assert fuzz_support.open_doors(path)["unix"] == "open"  # as of this process: the test can see it
+        held = worker.run(fuzz_support.open_doors, doing="Asking", timeout=60, path=path)
+    assert held == {"network": "PermissionError", "unix": "PermissionError"}
+
+
+@pytest.mark.usefixtures("helpers")
+def test_a_machine_without_a_jail_opens_nothing_unless_the_site_allows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLOISTER_HOME", str(tmp_path / "home"))
+    broken = tmp_path / "sitecustomize.py"
+    broken.write_text("import platform; platform.machine = lambda: 'abacus'\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    with pytest.raises(JailRefused):
+        worker.run(fuzz_support.place, doing="Asking", timeout=60)
+    set_policy(open_home(tmp_path / "home"), "off", who="joe", because="an abacus")
+    assert worker.run(fuzz_support.place, doing="Asking", timeout=60)
+
+
+@pytest.mark.usefixtures("helpers")
+def test_a_module_in_the_working_folder_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a stranger's stick."""
+    (tmp_path / "json.py").write_text("open('ran', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    assert Path(worker.run(fuzz_support.place, doing="Asking", timeout=60)) != tmp_path / "json.py"
+    assert not (tmp_path / "ran").exists()

@@ -55,9 +55,13 @@ def files(folder: Path) -> list[Item]:
         listed.append(Item(name=safe(name), path=path, size=path.stat().st_size, sha256=held))
     if len({item.name.casefold() for item in listed}) != len(listed):
         raise _wrong("Two files of the wheelhouse would have one name in a bundle.")
-    for name, sha256 in locked_wheels(folder):
+    locked = {sha256: name for name, sha256 in locked_wheels(folder)}
+    for sha256, name in locked.items():
         if sha256 not in expected.values():
             raise _wrong(f"The wheel of {name} is missing from the wheelhouse.")
+    for name, sha256 in expected.items():
+        if name.startswith("wheels/") and sha256 not in locked:
+            raise _wrong(f"{name} is not part of the wheelhouse: {LOCK} does not list it.")
     return listed
 
 

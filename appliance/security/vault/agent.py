@@ -10,6 +10,7 @@ ends; its end is the lock. Jobs hold store keys of their own and go on.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import select
@@ -28,22 +29,25 @@ from appliance.core.errors import ApplianceError
 from appliance.core.home import Home
 from appliance.security import canonical
 from appliance.security.vault.keys import StoreKeys, store_keys
+from appliance.security.vault.opened import sweep
 from appliance.security.vault.place import LONGEST_LINE, socket_path
 
 _PR_SET_DUMPABLE, _MCL_CURRENT, _MCL_FUTURE = 4, 1, 2
 _PATIENCE = 2.0  # seconds for one caller: another waits meanwhile
 _MOST_SIGNED = 1 << 19  # bytes
+_SO_PEERPIDFD = 77  # asm-generic/socket.h, Linux 6.5; Python has no name for it
 
 
 @dataclass(kw_only=True)
 class Held:
-    """What the agent knows. `people` is by terminal session: who signed in there, and their key."""
+    """What the agent knows. `people` is by terminal session: who signed in there, their key, and when the
+    session's leader began."""
 
     home: Home
     master: bytes = field(repr=False)
     keys: StoreKeys
     minutes: float
-    people: dict[int, tuple[str, Ed25519PrivateKey]] = field(default_factory=dict)
+    people: dict[int, tuple[str, Ed25519PrivateKey, str]] = field(default_factory=dict)
     locked_memory: bool = False
     since: float = field(default_factory=time.monotonic)
     used: float = field(default_factory=time.monotonic)
@@ -70,7 +74,7 @@ def answer(held: Held, asked: dict[str, Any], session: int) -> dict[str, Any]:
             "since": int(time.monotonic() - held.since),
             "idle": int(held.idle()),
             "limit": int(held.minutes * 60),
-            "people": sorted({name for name, _ in held.people.values()}),
+            "people": sorted({name for name, _, _ in held.people.values()}),
             "locked_memory": held.locked_memory,
             "whole": held.keys.whole,
         }
@@ -85,10 +89,10 @@ def answer(held: Held, asked: dict[str, Any], session: int) -> dict[str, Any]:
     if what in ("hold", "follow"):
         return _slots(held, asked)
     if what == "sign_in":
-        if not _leads(session):
+        if not (began := _leader(session)):
             return {"refused": "this command does not run in a terminal session that can be told from others"}
         key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(asked["signing"]))
-        held.people[session] = (str(asked["name"]), key)
+        held.people[session] = (str(asked["name"]), key, began)
         return {}
     if what == "sign_out":
         held.people.pop(session, None)
@@ -99,7 +103,7 @@ def answer(held: Held, asked: dict[str, Any], session: int) -> dict[str, Any]:
         payload = bytes.fromhex(asked["payload"])
         if len(payload) > _MOST_SIGNED:
             raise ValueError("too long")
-        name, key = held.people[session]
+        name, key, _ = held.people[session]
         return {"name": name, "signature": key.sign(payload).hex()}
     raise ValueError("nothing that there is")
 
@@ -138,7 +142,7 @@ def _talk(held: Held, link: socket.socket) -> None:
     pid, uid, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if uid != os.getuid():
         return
-    session, limit = os.getsid(pid), time.monotonic() + _PATIENCE
+    session, limit = _session(link, pid), time.monotonic() + _PATIENCE
     content = b""
     while not content.endswith(b"\n"):
         part = link.recv(1 << 16)
@@ -146,6 +150,7 @@ def _talk(held: Held, link: socket.socket) -> None:
         if not part or len(content) > LONGEST_LINE or time.monotonic() > limit:
             return
     asked = canonical.decode(content[:-1])
+    _forget_ended(held)
     try:
         told = answer(held, asked, session)
     except (ValueError, KeyError, TypeError):
@@ -155,20 +160,43 @@ def _talk(held: Held, link: socket.socket) -> None:
     link.sendall(canonical.encode(told) + b"\n")
 
 
+def _session(link: socket.socket, pid: int) -> int:
+    """The terminal session of the process `pid` that connected; 0 for one from outside this container.
+
+    A process may connect, give the socket away and end; its number then goes to a process of another session.
+
+    Raises:
+        OSError: it has ended. Kernels before 6.5 cannot tell.
+    """
+    session = os.getsid(pid) if pid else 0
+    try:
+        handle = link.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as problem:
+        if problem.errno != errno.ENOPROTOOPT:
+            raise
+        return session
+    try:
+        if select.select([handle], [], [], 0)[0]:  # pidfd_open(2): readable once it has ended
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+    finally:
+        os.close(handle)
+    return session
+
+
 def _forget_ended(held: Held) -> None:
     """A session whose leader has ended may have its number given to another."""
-    for session in list(held.people):
-        if not _leads(session):
+    for session, (_, _, began) in list(held.people.items()):
+        if _leader(session) != began:
             del held.people[session]
 
 
-def _leads(session: int) -> bool:
-    """Whether the session's leader lives; 0 is every session from outside this container."""
+def _leader(session: int) -> str:
+    """When the leader of the session began; "" if it has ended, and for 0: all sessions from outside."""
     try:
-        stat = Path(f"/proc/{session}/stat").read_text()
+        words = Path(f"/proc/{session}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")  # proc(5): ended, and not yet waited for
+        return ""
+    return "" if words[0] in ("Z", "X") else words[19]  # proc(5): ended, and not yet waited for; starttime
 
 
 def protect() -> bool:
@@ -209,6 +237,7 @@ def main() -> int:
         serve(held, listener)
     finally:
         path.unlink(missing_ok=True)
+        sweep()  # nobody may unlock again to have it done
     return 0
 
 

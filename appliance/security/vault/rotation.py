@@ -91,7 +91,7 @@ def add_header(path: Path, name: str, before: StoreKeys, after: StoreKeys) -> No
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         found = _headers(handle, name)
-        if any(head is not None and head.epoch == after.epoch for head in found):
+        if any(head is not None and _opens(head, after, name) for head in found):
             return
         number = next((at for at in (0, 1) if (head := found[at]) and head.epoch == before.epoch), None)
         if number is None:
@@ -110,6 +110,17 @@ def add_header(path: Path, name: str, before: StoreKeys, after: StoreKeys) -> No
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _opens(head: heads.Header, keys: StoreKeys, name: str) -> bool:
+    """Whether `head` is of these keys: one that only says so would have the right one cleared."""
+    if head.epoch != keys.epoch or head.store not in keys.stores:
+        return False
+    try:
+        heads.file_key(head, keys.stores[head.store], vault=keys.vault, name=name)
+    except ValueError:
+        return False
+    return True
 
 
 def clear_headers(path: Path, epoch: int) -> None:

@@ -73,7 +73,7 @@ def start(home: Home, master: bytes, *, minutes: float = MINUTES) -> None:
         "seconds": max(1, round(minutes * 60)),
     }
     child = subprocess.Popen(
-        [sys.executable, "-m", "appliance.security.vault.agent", str(home.path)],
+        [sys.executable, "-P", "-m", "appliance.security.vault.agent", str(home.path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -100,9 +100,13 @@ _agents: list[subprocess.Popen[bytes]] = []  # kept so that ended ones can be re
 
 
 def lock(home: Home, *, patience: float = 5.0) -> bool:
-    """End the agent and forget the keys in this process; False if the site was locked already."""
+    """End the agent and forget the keys in this process; False if the site was locked already.
+
+    What killed processes left in memory is removed too.
+    """
     sealing.unmount(home.path)
     mounted.forget(home.path)
+    opened.sweep()
     if not place.running(home.path):
         return False
     place.ask(home.path, "lock")
