@@ -251,7 +251,7 @@ def test_an_endpoint_answers_nothing_before_the_check_has_passed(
 
     loaded: list[bool] = []
     endpoint: Any = SimpleNamespace(house=SimpleNamespace(start=start), embedder=None)
-    running = serve_job._Running({}, SimpleNamespace(home=home, who="mira"), endpoint, None)  # type: ignore[arg-type]
+    running = serve_job._Running({"model": "x"}, SimpleNamespace(home=home, who="mira"), endpoint, None)  # type: ignore[arg-type]
     monkeypatch.setattr(serve_job, "check_at_start", altered)
     with pytest.raises(InstallationAltered):
         asyncio.run(running._start())

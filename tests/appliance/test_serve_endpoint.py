@@ -254,7 +254,7 @@ def test_no_crash_leaves_a_core_with_what_users_asked(site: Site) -> None:
     assert len(engines) == 4  # three models and the embedder
     for process in (gateway, *engines):
         limits = Path(f"/proc/{process.pid}/limits").read_text()
-        assert re.search(r"Max core file size +0 +0 ", limits), process.name()
+        assert re.search(r"Max core file size +[01] +[01] ", limits), process.name()
 
 
 def test_a_routes_figures_stay_inside() -> None:

@@ -37,7 +37,7 @@ def test_another_epsilon_is_planned_and_shown_before_anything_starts(
         begun.append(spec)
         return a.job(site.home, "train", "train inbox", process=a.me()).name
 
-    monkeypatch.setattr("tui.screens.site.next_step", lambda *known: TRAIN)
+    monkeypatch.setattr("tui.screens.site.next_step", lambda *found, **facts: TRAIN)
     monkeypatch.setattr(site, "plan_training", plan)
     monkeypatch.setattr(site, "start_training", start)
 
@@ -84,7 +84,7 @@ def test_a_quantising_is_asked_for_with_its_plan(tmp_path: Path, monkeypatch: py
         begun.append(spec)
         return a.job(site.home, "quantize", "quantise demo-base", process=a.me()).name
 
-    monkeypatch.setattr("tui.screens.site.next_step", lambda *known: QUANTISE)
+    monkeypatch.setattr("tui.screens.site.next_step", lambda *found, **facts: QUANTISE)
     monkeypatch.setattr(site, "start_quantising", start)
 
     async def act(app: Cloister, pilot: Pilot[None]) -> None:

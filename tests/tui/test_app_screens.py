@@ -306,7 +306,7 @@ def test_enter_takes_the_demo_base_after_a_question(tmp_path: Path) -> None:
 
     screens(site, act)
     assert [model.name for model in site.models()] == ["demo-base"]
-    for child in jobs._children:
+    for child in jobs._children.values():
         child.wait(10)
 
 
@@ -319,7 +319,7 @@ def test_a_training_is_asked_for_with_its_plan(tmp_path: Path, monkeypatch: pyte
         begun.append(spec)
         return a.job(site.home, "train", "train inbox", process=a.me()).name
 
-    monkeypatch.setattr("tui.screens.site.next_step", lambda *known: step)
+    monkeypatch.setattr("tui.screens.site.next_step", lambda *found, **facts: step)
     monkeypatch.setattr(site, "plan_training", lambda spec: PREVIEW)
     monkeypatch.setattr(site, "start_training", start)
 
