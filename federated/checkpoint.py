@@ -32,7 +32,7 @@ from federated.layout import Array, Layout, vector_sha256
 from federated.packing import Packing, part, unpack_part
 from federated.rounds import Round, as_json, round_of
 from federated.server_step import Moments
-from federated.update import opened_update
+from federated.update import Statement, opened_update
 
 PURPOSE = b"cloister/f1/round\x00"
 
@@ -42,8 +42,8 @@ class Record:
     """A committed round.
 
     `weights` are the units each site counted for, `updates` digests of their bodies, `refused` codes;
-    `parent`, `adapter`, `change` and `state` are digests; `lost` is the share of the products that was cut
-    off, in millionths.
+    `losses` what sites told of the round's first adapter, in millionths (-1: nothing); `parent`, `adapter`,
+    `change` and `state` are digests; `lost` is the share of the products that was cut off, in millionths.
     """
 
     round: int
@@ -56,6 +56,7 @@ class Record:
     weights: dict[str, int]
     updates: dict[str, str]
     refused: dict[str, str]
+    losses: dict[str, int]
     lost: int
 
 
@@ -117,10 +118,10 @@ def kept_update(home: Path, number: int, site: str, weight: int, packing: Packin
     return Packed(site=site, weight=weight, read=read)
 
 
-def units_of(home: Path, number: int, site: str) -> int:
-    """The units that an admitted update states."""
+def statement_of(home: Path, number: int, site: str) -> Statement:
+    """What an admitted update states."""
     statement, _, _ = opened_update(read_bytes(folder_of(home, number) / "updates" / site))
-    return statement.units
+    return statement
 
 
 def commit(

@@ -144,8 +144,8 @@ def close(course: Course, state: Round) -> Record:
             "Wait for more sites.",
         )
     _, before = course.last()
-    units = {site: checkpoint.units_of(course.home, state.number, site) for site in state.admitted}
-    counted = weights(units, settings.weight_clamp)
+    said = {site: checkpoint.statement_of(course.home, state.number, site) for site in state.admitted}
+    counted = weights({site: one.units for site, one in said.items()}, settings.weight_clamp)
     updates = [
         checkpoint.kept_update(course.home, state.number, site, weight, settings.packing)
         for site, weight in sorted(counted.items())
@@ -174,6 +174,7 @@ def close(course: Course, state: Round) -> Record:
         weights=counted,
         updates=dict(state.admitted),
         refused=dict(state.refused) | dict.fromkeys(state.open, "late"),
+        losses={site: one.loss for site, one in said.items()},
         lost=round(1e6 * lost),
     )
     checkpoint.commit(course.home, layout, after, content, record, course.sign)

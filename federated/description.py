@@ -44,7 +44,10 @@ class _Part(BaseModel):
 
 
 class Model(_Part):
-    """The base that every site has (`sha256` of its weights' folder) and the adapter put on it."""
+    """The base that every site has (`sha256` of its folder) and the adapter put on it.
+
+    `layout` names the arrays that are trained, `frozen` the drawn ones that are not.
+    """
 
     base: Text
     sha256: Digest
@@ -55,7 +58,16 @@ class Model(_Part):
     targets: list[Text] = Field(min_length=1, max_length=32)
     layers: int = Field(ge=0, le=1024)
     freeze_a: bool = True
+    frozen: Digest
     seed: int = Field(ge=0, lt=2**31)
+
+
+class Task(_Part):
+    """What is learnt: the same kind, prompt and labels at every site (appliance/models/task.py)."""
+
+    kind: Text
+    prompt: Annotated[str, StringConstraints(max_length=4000)]
+    labels: list[Text] = Field(max_length=1000)
 
 
 class Rounds(_Part):
@@ -150,6 +162,7 @@ class Federation(_Part):
     expires: AwareDatetime
     ended: bool = False
     model: Model
+    task: Task
     rounds: Rounds
     training: Training
     code: Code

@@ -17,7 +17,7 @@ from federated.description import Federation
 
 Reason = Literal[
     "ended", "paused", "hours", "rounds", "cohort", "not-private", "epsilon", "delta", "unit", "base",
-    "versions", "plain", "vetoed", "again", "adapter", "agreement", "budget", "worse", "failed",
+    "versions", "plain", "vetoed", "task", "again", "adapter", "agreement", "budget", "worse", "failed",
 ]  # fmt: skip
 
 WORDS: dict[Reason, str] = {
@@ -34,6 +34,7 @@ WORDS: dict[Reason, str] = {
     "versions": "the site runs other versions",
     "plain": "the site takes part in secure aggregation only",
     "vetoed": "a person at the site refused the round",
+    "task": "the site's dataset has another task or other labels",
     "again": "the site has answered this round already, from another adapter",
     "adapter": "the adapter that arrived is not the one that the round names",
     "agreement": "the coordinator changed what only a new enrolment may change",
@@ -46,7 +47,9 @@ WORDS: dict[Reason, str] = {
 class Policy(BaseModel):
     """A site's own rules. `from_time` and `to_time` bound the hours (UTC); equal ones mean always.
 
-    `worst_loss` is the loss on the site's own validation records above which it refuses a round's adapter.
+    `worst_loss` is the loss on the site's own validation records above which it refuses a round's adapter;
+    with `tell_loss` the coordinator is told that loss, which is not protected by differential privacy.
+    `vetoed` are rounds that a person here refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +65,8 @@ class Policy(BaseModel):
     to_time: time = time(0)
     worst_loss: float | None = Field(default=None, gt=0)
     paused: bool = False
+    vetoed: list[int] = []
+    tell_loss: bool = True
 
 
 def policy_of(content: bytes) -> Policy:
@@ -82,9 +87,9 @@ def policy_of(content: bytes) -> Policy:
 
 
 def objections(
-    policy: Policy, federation: Federation, *, cohort: int, done: int, unit: str, now: datetime
+    policy: Policy, federation: Federation, *, number: int, cohort: int, done: int, unit: str, now: datetime
 ) -> list[Reason]:
-    """Why the site does not take part in a round; empty where it does.
+    """Why the site does not take part in round `number`; empty where it does.
 
     `cohort` is how many sites will be averaged, `done` in how many rounds the site took part, `unit` what its
     dataset protects.
@@ -93,6 +98,7 @@ def objections(
     rules: list[tuple[Reason, bool]] = [
         ("ended", federation.ended or now >= federation.expires),
         ("paused", policy.paused),
+        ("vetoed", number in policy.vetoed),
         ("hours", not _within(now.timetz().replace(tzinfo=None), policy.from_time, policy.to_time)),
         ("rounds", done >= policy.max_rounds),
         ("cohort", cohort < max(policy.min_cohort, rounds.min_cohort)),

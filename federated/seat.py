@@ -12,6 +12,7 @@ their difference be taken). What goes wrong here leaves as a code, never as text
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,26 +46,25 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Learnt:
-    """What training gave: the change of the adapter, on how many units, with which mean loss."""
+    """What training gave: the change of the adapter, and on how many units."""
 
     change: Array
     units: int
-    loss: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seat:
     """A site in one federation.
 
-    `train(adapter, round)` charges the site's own ledger, then trains; `loss(adapter)` is the loss on its
-    validation records. `unit` is what its dataset protects. `own_versions` says whether code and base here
-    are those of the agreement.
+    `policy` is read anew for each round. `train(adapter, round)` charges the site's own ledger, then trains;
+    `loss(adapter)` is the loss on its validation records. `unit` is what its dataset protects. `own_versions`
+    says whether code and base here are those of the agreement.
     """
 
     home: Path
     name: str
     layout: Layout
-    policy: Policy
+    policy: Callable[[], Policy]
     unit: str
     sign: Callable[[bytes], bytes]
     train: Callable[[Array, int], Learnt]
@@ -102,11 +102,23 @@ def answer(seat: Seat, request: Request, *, now: datetime) -> bytes | Reason:
         return "again"
     if wrong := seat.own_versions(federation):
         return wrong
+    try:
+        policy = seat.policy()
+    except ApplianceError:
+        return "paused"  # a policy that cannot be read allows nothing
     if no := objections(
-        seat.policy, federation, cohort=request.cohort, done=_rounds(seat), unit=seat.unit, now=now
+        policy,
+        federation,
+        number=request.round,
+        cohort=request.cohort,
+        done=_rounds(seat),
+        unit=seat.unit,
+        now=now,
     ):
         return no[0]
-    if seat.policy.worst_loss is not None and not seat.loss(request.adapter) <= seat.policy.worst_loss:
+    told = policy.tell_loss or policy.worst_loss is not None
+    loss = seat.loss(request.adapter) if told else math.nan
+    if policy.worst_loss is not None and not loss <= policy.worst_loss:
         return "worse"
     try:
         learnt = seat.train(request.adapter, request.round)
@@ -114,11 +126,11 @@ def answer(seat: Seat, request: Request, *, now: datetime) -> bytes | Reason:
         return "budget"
     except ApplianceError:
         return "failed"
-    return _sealed(seat, federation, request, parent, learnt)
+    return _sealed(seat, federation, request, parent, learnt, loss if policy.tell_loss else math.nan)
 
 
 def _sealed(
-    seat: Seat, federation: Federation, request: Request, parent: str, learnt: Learnt
+    seat: Seat, federation: Federation, request: Request, parent: str, learnt: Learnt, loss: float
 ) -> bytes | Reason:
     rounds = federation.rounds
     try:
@@ -132,7 +144,7 @@ def _sealed(
         parent=parent,
         packing=rounds.packing,
         units=learnt.units,
-        loss=round(1e6 * learnt.loss),
+        loss=round(1e6 * loss) if math.isfinite(loss) else -1,
         body=hashlib.sha256(body).hexdigest(),
     )
     content = sealed_update(statement, body, seat.sign)

@@ -82,10 +82,8 @@ class Trainer:
             parameters, lr=training.learning_rate, betas=(0.9, 0.99), weight_decay=self.plan.weight_decay
         )
         start = [part.detach().clone() for part in parameters]
-        losses = []
         for step in range(steps):
             found = self.update()
-            losses.append(found.loss)
             place = 0
             for part, first in zip(parameters, start, strict=True):
                 piece = found.gradient[place : place + part.numel()].reshape(part.shape).to(part.device)
@@ -96,8 +94,7 @@ class Trainer:
         change = self.adapter() - adapter
         if not np.isfinite(change).all() or np.abs(change).max() > _LARGEST_STEP:
             raise Diverged("Training at the site diverged.", "Agree on a lower learning rate.")
-        finite = [loss for loss in losses if np.isfinite(loss)]
-        return Learnt(change=change, units=self.setup.material.units, loss=float(np.mean(finite or [0.0])))
+        return Learnt(change=change, units=self.setup.material.units)
 
 
 def settings_of(federation: Federation) -> Settings:

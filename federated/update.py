@@ -33,8 +33,8 @@ class Statement:
 
     `federation` is the digest of the signed federation.toml and so fixes base, settings and sites; `parent`
     is the digest of the adapter that the round began with (layout.vector_sha256). `units` is how many
-    patients the site trains on, `loss` its mean training loss in millionths; `body` is the digest of the
-    packed change.
+    patients the site trains on, `loss` what it tells of that adapter's loss on its own validation records, in
+    millionths (-1: nothing); `body` is the digest of the packed change.
     """
 
     federation: str

@@ -6,6 +6,7 @@ It may be killed at any moment; run again with the same folder it resumes or sta
 
 from __future__ import annotations
 
+import socket
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,18 @@ from appliance.core.home import Home
 
 @dataclass(kw_only=True)
 class Job:
-    """One running job, as the code inside it sees it."""
+    """One running job, as the code inside it sees it.
+
+    `line` leads to a process with the network, for the kinds of job that have one (entry points of
+    `cloister.links`): it was started before this process lost its own.
+    """
 
     id: str
     kind: str
     folder: Path
     home: Home
     who: str = "operator"
+    line: socket.socket | None = None
     started: float = field(default_factory=time.monotonic)
 
     def emit(self, event: str, **data: Any) -> None:

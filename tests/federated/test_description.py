@@ -94,6 +94,7 @@ def test_nothing_else_may(field: str) -> None:
         "coordinator_key": public(1),
         "created": NOW + timedelta(days=1),
         "model": FEDERATION.model.model_copy(update={"rank": 8}),
+        "task": FEDERATION.task.model_copy(update={"labels": ["a"]}),
         "rounds": FEDERATION.rounds.model_copy(update={"min_cohort": 2}),
         "training": FEDERATION.training.model_copy(update={"epsilon": 9.0}),
         "code": FEDERATION.code.model_copy(update={"fab": "0" * 64}),

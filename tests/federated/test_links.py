@@ -41,13 +41,13 @@ class Site:
             while self.held.is_set():
                 time.sleep(0.02)
             drawn = np.random.default_rng([number, round_]).normal(size=adapter.size)
-            return Learnt(change=(0.1 * drawn).astype(np.float32), units=10 * number, loss=1.0)
+            return Learnt(change=(0.1 * drawn).astype(np.float32), units=10 * number)
 
         self.seat = Seat(
             home=root / name / "seat",
             name=name,
             layout=LAYOUT,
-            policy=Policy(dataset="d", epsilon=8.0, delta=1e-5),
+            policy=lambda: Policy(dataset="d", epsilon=8.0, delta=1e-5),
             unit="patient",
             sign=key(number).sign,
             train=train,

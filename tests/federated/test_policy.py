@@ -17,7 +17,14 @@ POLICY = Policy(dataset="notes", epsilon=8.0, delta=1e-5, max_rounds=10)
 
 def reasons(policy: dict[str, Any] | None = None, **asked: Any) -> list[str]:
     """The objections of POLICY, changed by `policy`, to a right round, changed by `asked`."""
-    right: dict[str, Any] = {"federation": FEDERATION, "cohort": 3, "done": 9, "unit": "patient", "now": NOW}
+    right: dict[str, Any] = {
+        "federation": FEDERATION,
+        "number": 7,
+        "cohort": 3,
+        "done": 9,
+        "unit": "patient",
+        "now": NOW,
+    }
     held = right | asked
     return list(objections(POLICY.model_copy(update=policy or {}), held.pop("federation"), **held))
 
@@ -36,6 +43,7 @@ def _training(**what: Any) -> Any:
         ("ended", {}, {"federation": FEDERATION.model_copy(update={"ended": True})}),
         ("ended", {}, {"now": NOW + timedelta(days=90)}),
         ("paused", {"paused": True}, {}),
+        ("vetoed", {"vetoed": [3, 7]}, {}),
         ("rounds", {}, {"done": 10}),
         ("cohort", {"min_cohort": 4}, {}),
         ("cohort", {"min_cohort": 2}, {"cohort": 2}),

@@ -19,7 +19,7 @@ from appliance.core.errors import BudgetSpent
 from federated import checkpoint, course, description, seat
 from federated.admit import Admitted
 from federated.course import Course
-from federated.description import Code, Federation, Model, Rounds, Site, Training
+from federated.description import Code, Federation, Model, Rounds, Site, Task, Training
 from federated.layout import Array, layout_of
 from federated.policy import Policy
 from federated.rounds import next_step
@@ -62,8 +62,10 @@ def agreement(sites: int, **rounds: Any) -> Federation:
             alpha=4,
             targets=["v_proj"],
             layers=0,
+            frozen="d" * 64,
             seed=0,
         ),
+        task=Task(kind="label", prompt="{text}", labels=["a", "b"]),
         rounds=Rounds(**(settings | rounds)),
         training=Training(
             epsilon=8.0,
@@ -136,13 +138,13 @@ class World:
                 raise Crash
             self.trained[name] += 1
             drawn = np.random.default_rng([self.seed, number, round_]).normal(size=adapter.size)
-            return Learnt(change=(0.1 * drawn).astype(np.float32), units=10 * number, loss=1.0)
+            return Learnt(change=(0.1 * drawn).astype(np.float32), units=10 * number)
 
         return Seat(
             home=self.folder / name,
             name=name,
             layout=LAYOUT,
-            policy=Policy(dataset="d", epsilon=8.0, delta=1e-5),
+            policy=lambda: Policy(dataset="d", epsilon=8.0, delta=1e-5),
             unit="patient",
             sign=key(number).sign,
             train=train,

@@ -18,6 +18,8 @@ FIRST = {
     "audit-privacy": NONE,
     "quantize": NONE,
     "docs": NONE,
+    "federate": NONE,  # the processes with the network are others: federated/links.py
+    "join": NONE,
     "serve": LISTEN,  # then SERVE, as soon as the port is open
 }
 
