@@ -38,6 +38,8 @@ _KINDS = {
     "quantize": "quantize.start",
     "serve": "serve.start",
     "docs": "docs.change",
+    "federate": "federate.take-part",
+    "join": "federate.take-part",
 }
 
 
