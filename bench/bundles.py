@@ -113,13 +113,16 @@ def _turns(
 def _sealed(root: Path, file: Path) -> Path:
     """The same file in a home with a vault, which this process has unlocked."""
     from appliance.core import sealing
+    from appliance.core.home import open_home
+    from appliance.security.vault import box, slots
     from appliance.security.vault.keys import store_keys
     from appliance.security.vault.mounted import Vault
 
-    path = root / "models" / file.name
-    path.parent.mkdir(parents=True)
-    (root / sealing.VAULT).touch()
-    sealing.mount(root, Vault(root, store_keys(os.urandom(32), vault="00" * 16, epoch=1, whole=True)))
+    home = open_home(root)
+    master = slots.create(home, "bench", "four words for benches")
+    held, _ = box.read(root)
+    sealing.mount(root, Vault(root, store_keys(master, vault=held.vault, epoch=held.epoch, whole=held.whole)))
+    path = home.models / file.name
     with file.open("rb", buffering=0) as stream:
         sealing.Place(root=root, path=path).seal(cast(BinaryIO, stream))
     return path

@@ -1,1 +1,1 @@
-"""Rounds across sites. Nothing is here yet; the other three packages work without it."""
+"""Rounds across sites: what is averaged, who may take part, and how it travels."""

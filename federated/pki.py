@@ -11,7 +11,6 @@ import ipaddress
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -19,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
-    load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -48,23 +46,6 @@ def new_key() -> Key:
 def key_pem(key: Key) -> bytes:
     """The key as unencrypted PKCS #8; where it lies is the caller's matter."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def key_of(pem: bytes) -> Key:
-    """The key of a PEM file.
-
-    Raises:
-        ConfigWrong: it is none of P-384.
-    """
-    try:
-        key = load_pem_private_key(pem, None)
-    except ValueError:
-        key = None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
-        raise ConfigWrong(
-            "This is no P-384 key.", "Make the site's keys again with `cloister federate request`."
-        )
-    return key
 
 
 def node_key(key: Key) -> tuple[bytes, str]:
@@ -141,15 +122,6 @@ def site_certificate(
         root_key,
         ExtendedKeyUsageOID.CLIENT_AUTH,
     )
-
-
-def issued_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:
-    """Whether `root` signed it."""
-    try:
-        certificate.verify_directly_issued_by(root)
-    except (InvalidSignature, ValueError, TypeError):
-        return False
-    return True
 
 
 def pem(certificate: x509.Certificate) -> bytes:

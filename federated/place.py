@@ -7,8 +7,8 @@
     link/                           what the processes with the network may read: certificates, node key, logs
     link/pki/                       ca.crt, and server.pem/.key (coordinator) or site.pem/.key, node (site)
 
-The link's folder is plain in a sealed home, as its processes have no key of the vault; it holds no record, no
-adapter and no signing key. The authority's own key, `authority.key`, lies beside it and is sealed.
+The link's folder holds no record, no adapter and no signing key: its processes have no key of the vault.
+The rest is not sealed either yet (core/vaulted.py AREAS): adapters lie plain in a sealed home.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ PER_SECOND, BURST = 100.0, 400.0  # requests of one site
 class Allowed:
     """How many requests a site has left now."""
 
+    since: float
     left: float = BURST
-    since: float = field(default_factory=time.monotonic)
 
     def take(self, now: float) -> bool:
         """Use one up; False where none is left."""
@@ -81,7 +81,8 @@ class Doorman:
             return "verb"
         if node is None or openssh(node) != site.node:
             return "node-key"
-        return None if self.allowed.setdefault(site.name, Allowed()).take(time.monotonic()) else "rate"
+        now = time.monotonic()
+        return None if self.allowed.setdefault(site.name, Allowed(since=now)).take(now) else "rate"
 
 
 def openssh(header: str) -> str | None:

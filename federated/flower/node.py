@@ -2,8 +2,8 @@
 
     python -m federated.flower.node FAB_SHA256 -- arguments of flower-supernode
 
-The changes reach into names that Flower does not promise (1.41); tests/federated/test_flower_names.py fails
-when they go. An app with another digest is answered INVALID_FAB and is never unpacked.
+The changes reach into names that Flower does not promise (1.41); tests/federated/test_gateway.py and
+test_links.py fail when they go. An app with another digest is answered INVALID_FAB and is never unpacked.
 """
 
 from __future__ import annotations

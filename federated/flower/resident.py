@@ -2,7 +2,7 @@
 
 Flower starts a process for every message, which costs seconds and loads torch anew. Here one process takes
 the task from the Runtime API with the SuperExec secret and serves it. The names used are Flower 1.41's own
-and not promised by it; tests/federated/test_flower_names.py fails when they go.
+and not promised by it; tests/federated/test_links.py fails when they go.
 """
 
 from __future__ import annotations

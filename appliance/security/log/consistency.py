@@ -96,15 +96,6 @@ def prove(
     return Proven(first=first, root=root, against="signed" if before else "claimed", checkpoint=point)
 
 
-def is_proof(path: Path) -> bool:
-    """Whether a file says that it is one. Nothing is verified."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(40).startswith(f'{{"format":"{FORMAT}"'.encode())
-    except OSError:
-        return False
-
-
 def check(path: Path, keys: Sequence[Verifier] | bytes, *, held: bytes | None = None) -> Proven:
     """Check a proof with the keys of its site, or its raw Ed25519 key; `held` is a checkpoint kept elsewhere.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from appliance.core.db import reading, transaction
@@ -220,17 +220,7 @@ def used_by(
 ) -> bool:
     """Whether a request for exactly this was used for `used_for`, and two people who are here still bear it
     out. What was approved in time goes on after the 24 hours."""
-    roster = _roster(home, link)
-    rows = link.execute("SELECT request FROM requests WHERE used_for = ?", (used_for,)).fetchall()
-    for row in rows:
-        request = read(row["request"])
-        if request is None or request["digest"] != digest_for(action, target, content):
-            continue
-        if not logged_for(link, request, used_for):
-            continue
-        if enough(action, agreed(request, votes_of(link, request["id"]), roster)):
-            return True
-    return False
+    return _borne(link, action, digest_for(action, target, content), used_for, [_roster(home, link)])
 
 
 def bore_out(
@@ -242,13 +232,17 @@ def bore_out(
     used_for: str,
 ) -> bool:
     """As `used_by`, of what stays: two people of this site, at some time, agreed by their keys then."""
-    rosters = persons.history(home, link)
+    return _borne(link, action, digest_for(action, target, content), used_for, persons.history(home, link))
+
+
+def _borne(
+    link: sqlite3.Connection, action: str, digest: str, used_for: str, rosters: Sequence[Roster]
+) -> bool:
+    """Whether a request of this digest was used for it, by row and log, and a list's people bear it out."""
     rows = link.execute("SELECT request FROM requests WHERE used_for = ?", (used_for,)).fetchall()
     for row in rows:
         request = read(row["request"])
-        if request is None or request["digest"] != digest_for(action, target, content):
-            continue
-        if not logged_for(link, request, used_for):
+        if request is None or request["digest"] != digest or not logged_for(link, request, used_for):
             continue
         votes = votes_of(link, request["id"])
         if any(enough(action, agreed(request, votes, roster)) for roster in rosters):
