@@ -233,6 +233,8 @@ def _spawn(home: Home, job_id: str) -> None:
             env=environment,
             start_new_session=True,
         )
+    if before := _children.get(folder):  # ended for all to see, perhaps with threads that still end
+        before.wait()
     for place in [place for place, old in _children.items() if old.poll() is not None]:
         del _children[place]
     _children[folder] = child

@@ -24,6 +24,7 @@ from tui.messages import Ended, LogLines, Progress
 from tui.screens.frame import Looking
 from tui.screens.job import JobScreen
 from tui.screens.modals import Confirm, Words
+from tui.screens.models import ModelsScreen
 from tui.screens.story import Line, Picture
 from tui.steps import NextStep
 
@@ -238,6 +239,24 @@ def test_models_with_lineage_and_card(tmp_path: Path) -> None:
         assert "> lora-0002  adapter + inbox@1 (synthetic)  job 0002" in shown(app)
         await pilot.press("enter")
         assert isinstance(app.screen, Words) and "epsilon: 7.99" in app.screen.text
+
+    screens(site, act)
+
+
+def test_rows_that_are_painted_before_they_are_measured_are_whole(tmp_path: Path) -> None:
+    site = a.session(tmp_path)
+    a.models(site.home)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await pilot.press("3")
+        await until(pilot, lambda: "lora-0002-q4_k_m" in shown(app), "no list")
+        screen = app.screen
+        assert isinstance(screen, ModelsScreen)
+        name = "a-name-longer-than-any-before"
+        screen.fill([(name, (name, "adapter", "-", "0.4 MB", "-", "-", "-", "demo"))])
+        assert name in shown(app)  # painted at once, as when the screen is drawn for another reason
+        await pilot.pause()
+        assert name in shown(app)
 
     screens(site, act)
 

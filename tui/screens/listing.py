@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -63,6 +64,7 @@ class Listing(Looking):
         wanted = self.query_one("#filter", Input).value.strip().lower()
         shown = [row for row in rows if wanted in " ".join(row[1]).lower()]
         if shown != self._rows:
+            self._widen(shown)
             if [key for key, _ in shown] == [key for key, _ in self._rows]:
                 self._update(shown)
             else:
@@ -73,6 +75,11 @@ class Listing(Looking):
         )
         empty.display = not shown
         self._list.display = bool(shown)
+
+    def _widen(self, shown: list[Row]) -> None:
+        """Room for the cells before they are drawn: what Textual paints before it measures stays cut off."""
+        for number, column in enumerate(self._list.ordered_columns):
+            column.content_width = max(column.content_width, *(cell_len(row[1][number]) for row in shown), 0)
 
     def _update(self, shown: list[Row]) -> None:
         for place, ((_, new), (_, old)) in enumerate(zip(shown, self._rows, strict=True)):

@@ -148,7 +148,7 @@ def _statement(
         "checkpoint_root": str(row[0]) if row else "",
         "damages": [damage.text for damage in verdict.damages[:20]],
         "because": because,
-        "asked": moment.isoformat(timespec="seconds"),
+        "asked": moment.isoformat(timespec="milliseconds"),
         "expires": (moment + LIFE).isoformat(timespec="seconds"),
     }
 
@@ -189,7 +189,7 @@ def _true(link: sqlite3.Connection, home: Home, told: dict[str, Any], verdict: V
     )
     query = (
         "SELECT 1 FROM audit WHERE seq > ?"
-        " AND COALESCE(CASE WHEN json_valid(entry) THEN json_extract(entry, '$.at') END, '') < ? LIMIT 1"
+        " AND COALESCE(CASE WHEN json_valid(entry) THEN json_extract(entry, '$.at') END, '') <= ? LIMIT 1"
     )
     hidden = link.execute(query, (told["entries"], told["asked"])).fetchone() is not None
     alike = len(told["damages"]) == len(now["damages"]) and told["intact"] <= verdict.intact
