@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from federated import checkpoint, course, messages
 from federated.admit import Admitted
 from federated.course import Course
-from federated.flower.frames import Frame, Line
+from federated.flower.frames import Ends, Frame
 from federated.rounds import Round, next_step
 
 _LOOK = 0.2
@@ -21,7 +21,7 @@ _LOOK = 0.2
 @dataclass
 class _Hub:
     course: Course
-    line: Line
+    line: Ends
     told: Callable[..., None]
     agreement: bytes
     signature: bytes
@@ -31,7 +31,7 @@ class _Hub:
 
 def run(
     held: Course,
-    line: Line,
+    line: Ends,
     told: Callable[..., None],
     *,
     agreement: bytes,
@@ -80,8 +80,9 @@ def _advance(hub: _Hub, state: Round, clock: Callable[[], float]) -> bool:
     new = [
         site for site in state.open if site in hub.there and (state.number, state.asked, site) not in hub.sent
     ]
-    if new:
-        _ask(hub, state, new, whole=False)
+    for sites, whole in ((set(new) - hub.line.carried, False), (set(new) & hub.line.carried, True)):
+        if sites:
+            _ask(hub, state, sorted(sites), whole=whole)
     return True
 
 

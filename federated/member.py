@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from federated import description, messages
-from federated.flower.frames import Frame, Line
+from federated.flower.frames import Ends, Frame
 from federated.seat import Seat, answer
 
 
-def serve(seat: Seat, line: Line, told: Callable[..., None], *, over: Callable[[], bool]) -> None:
+def serve(seat: Seat, line: Ends, told: Callable[..., None], *, over: Callable[[], bool]) -> None:
     """Answer until the link ends or `over` says so; `told(what, **facts)` hears of all that happens.
 
     Raises:

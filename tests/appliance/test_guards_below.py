@@ -325,6 +325,19 @@ def test_nothing_leaves_without_two_people_who_agreed_to_just_this(st_anna: Home
         out(st_anna, asked(), tmp_path / "again.clb")
 
 
+def test_a_round_leaves_by_one_person_who_may_carry_it(st_anna: Home, tmp_path: Path) -> None:
+    facts = b.Facts(kind="round", name="north-0001")
+    sources = (b.bytes_source(b"{}", "round.json", "the answer"),)
+    request = Request(sources=sources, facts=facts, receivers=(b.EDGE.receiver,), lifetime=b.DAY)
+    for who in OTHERS:
+        with pytest.raises(NotAllowed):
+            export(st_anna, request, tmp_path / "x.clb", identity=b.OTHER, who=who)
+    written = export(st_anna, request, tmp_path / "x.clb", identity=b.OTHER, who="ana")
+    assert written.manifest.kind == "round"
+    with pytest.raises(NeedsApproval):  # anything else still takes two
+        out(st_anna, asked(), tmp_path / "y.clb", "ana")
+
+
 def test_an_export_that_failed_has_used_nothing(
     st_anna: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

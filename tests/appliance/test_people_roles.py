@@ -44,6 +44,7 @@ MAY = {
     "feedback.review": "yy--",
     "bundle.import": "y---",
     "federate.take-part": "y---",
+    "federate.carry": "y---",
     "federate.veto": "yy--",
     "job.stop-own": "yy--",
     "job.stop": "yy-y",

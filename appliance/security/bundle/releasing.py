@@ -35,7 +35,7 @@ from appliance.security.trust.identity import Identity, Receiver
 from appliance.security.trust.trust import DAY, MAY_SIGN
 
 LONGEST = 400 * DAY
-RIGHT = "bundle.export"
+RIGHT, ROUND_RIGHT = "bundle.export", "federate.carry"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +109,8 @@ def export(
 ) -> Written:
     """Write the bundle `out`, if two people have agreed to this very request; their yes is used up.
 
+    A bundle of the kind `round` takes one person who may carry rounds (federated/carrying.py).
+
     Raises:
         NotAllowed: `who` may not. NeedsApproval: two people have not agreed to `content_of` it.
         BundleRefused: `changed`, `wrong-kind`, or what `write` refuses.
@@ -127,14 +129,15 @@ def export(
 
     def let_out(written: Written) -> None:
         with transaction(home) as link:
-            guard.spend(link, home, who, RIGHT, request.facts.name, content=content, used_for=f"bundle {seq}")
+            right = _right(request)
+            guard.spend(link, home, who, right, request.facts.name, content=content, used_for=f"bundle {seq}")
             link.execute(
                 "UPDATE bundles_out SET state = 'written', digest = ? WHERE seq = ?", (written.digest, seq)
             )
             audit.record(
                 link,
                 who=who,
-                what=RIGHT,
+                what=right,
                 target=written.digest,
                 request=digest,
                 seq=seq,
@@ -160,7 +163,11 @@ def _begin(home: Home, request: Request, digest: str, line: str, content: dict[s
     """Reserve the next number and put on record what is about to leave, for whom, approved by whom."""
     names = sorted(receiver.name for receiver in request.receivers)
     with transaction(home) as link:
-        people = guard.agreed(link, home, who, RIGHT, request.facts.name, content=content)
+        people: tuple[str, ...] = (who,)
+        if _right(request) == RIGHT:
+            people = guard.agreed(link, home, who, RIGHT, request.facts.name, content=content)
+        else:
+            guard.spend(link, home, who, ROUND_RIGHT, request.facts.name)
         row = link.execute(
             "INSERT INTO bundles_out (request, kind, line, recipients, approved_by, state, begun, who)"
             " VALUES (?, ?, ?, ?, ?, 'begun', ?, ?)",
@@ -181,6 +188,12 @@ def _begin(home: Home, request: Request, digest: str, line: str, content: dict[s
             approved_by=list(people),
         )
     return seq
+
+
+def _right(request: Request) -> str:
+    """What it takes to let this out. A round's update leaves by stick as it leaves over the link: the site
+    agreed to the federation as a whole."""
+    return ROUND_RIGHT if request.facts.kind == "round" else RIGHT
 
 
 def _sweep_drafts(out: Path) -> None:

@@ -58,6 +58,7 @@ _TABLE = (
     _row("feedback.review", "accept and reject feedback", *_WORK),
     _row("bundle.import", "take a bundle in", OPERATOR),
     _row("federate.take-part", "take part in federated rounds", OPERATOR),
+    _row("federate.carry", "carry federated rounds by stick", OPERATOR),
     _row("federate.veto", "refuse a federated round or its model", *_WORK),
     _row("job.stop-own", "stop a job of one's own", *_WORK),
     _row("job.stop", "stop another's job", OPERATOR, OFFICER, SECURITY),
