@@ -13,18 +13,20 @@ def private(model: Any, records: Sequence[Any], device: str, loss: Any = None) -
     """What the product does: slots, clipping on the lattice, secure noise, Adam."""
     import torch
 
-    from appliance.privacy.noise import LATTICE, Keystream, discrete_gaussian
+    from appliance.privacy.noise import LATTICE, Drawing
     from appliance.train.clip import clip_to_lattice
     from appliance.train.losses import full_loss
     from appliance.train.slots import SlotEngine
 
-    engine, stream = SlotEngine(model, loss or full_loss, device), Keystream()
-    apply = _adam(engine.parameters)
+    engine = SlotEngine(model, loss or full_loss, device)
+    size = sum(part.numel() for part in engine.parameters)
+    drawing, apply = Drawing(size, LATTICE, ahead=device != "cpu"), _adam(engine.parameters)
 
     def step() -> None:
+        drawn = drawing.begin()
         gradients, _ = engine.unit_gradients([[record] for record in records])
         total, _ = clip_to_lattice(gradients, 1.0)
-        total += discrete_gaussian(len(total), LATTICE, stream)
+        total += drawn()
         apply(torch.from_numpy(total * (1.0 / LATTICE / len(records))).float().to(device))
 
     return step

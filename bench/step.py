@@ -9,7 +9,8 @@ settings and label loss. The large shapes take fewer records unless --records sa
 names shapes.
 
 Llama-1B and Llama-8B are for a GPU, in bfloat16, by wall time with the device synchronised. They
-are left out where torch sees none. No GPU was at hand when this was written: that way has not run.
+are left out where torch sees none. Noise is drawn on the processor, beside the GPU: with few records in
+a step it is what a private step waits for.
 """
 
 from __future__ import annotations

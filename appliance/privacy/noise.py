@@ -10,6 +10,9 @@ to the exact sampler is below 2**-50 in total variation per coordinate and not p
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -52,6 +55,21 @@ def discrete_gaussian(count: int, sigma: float, stream: Keystream) -> NDArray[np
         drawn[filled : filled + kept.size] = kept
         filled += kept.size
     return drawn
+
+
+class Drawing:
+    """Discrete Gaussians of one size, drawn on a thread while a GPU is at work (`ahead`), or when asked for.
+
+    One thread: more of them hinder each other and the one that keeps the GPU busy (bench/step.py).
+    """
+
+    def __init__(self, count: int, sigma: float, *, ahead: bool) -> None:
+        self._draw = partial(discrete_gaussian, count, sigma, Keystream())
+        self._pool = ThreadPoolExecutor(1, "noise") if ahead else None
+
+    def begin(self) -> Callable[[], NDArray[np.int64]]:
+        """Begin to draw; what is returned waits for it and gives it."""
+        return self._draw if self._pool is None else self._pool.submit(self._draw).result
 
 
 def gaussian(count: int, sigma: float) -> NDArray[np.float64]:

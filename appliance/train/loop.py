@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from appliance.core.errors import BudgetSpent, Diverged, NoMemory, PrivacyRefused, out_of_memory
 from appliance.models.encoding import Example
-from appliance.privacy.noise import LATTICE, Keystream, discrete_gaussian
+from appliance.privacy.noise import LATTICE, Drawing, Keystream
 from appliance.train.batch import answer_logits, collate
 from appliance.train.clip import clip_to_lattice
 from appliance.train.engine import Engine
@@ -84,7 +84,7 @@ def private_update(
     size, most, bound = _size(engine.parameters), settings.records_per_unit, settings.max_grad_norm
     # All processes draw the same sample from a key that the first one made; the noise has its own.
     sampler = Keystream(bytes.fromhex(ranks.from_first(os.urandom(32).hex())))
-    stream = Keystream()
+    drawing = Drawing(size, noise_multiplier * LATTICE, ahead=engine.parameters[0].is_cuda)
     memory = _Pieces()
 
     def sums(parts: Sequence[Sequence[Sequence[Example]]]) -> tuple[NDArray[np.int64], list[float]]:
@@ -104,11 +104,11 @@ def private_update(
             for unit in poisson_units(len(groups), sample_rate, sampler)
         ]
         parts = _micro_batches(taken, settings.micro_tokens)
+        drawn = drawing.begin()
         total, told = memory.work(sums, ranks.share(parts))
         total = ranks.summed(total)
         loss, finite, clipped, lost = ranks.summed(np.array(told)).tolist()
-        noise = discrete_gaussian(size, noise_multiplier * LATTICE, stream)
-        exact = torch.from_numpy((total + noise) * (bound / LATTICE / expected))
+        exact = torch.from_numpy((total + drawn()) * (bound / LATTICE / expected))
         gradient = ranks.gradient(exact.float())
         added = gradient.double().numpy() * (expected / bound) - total / LATTICE
         return Update(

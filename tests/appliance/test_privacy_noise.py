@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from appliance.privacy.noise import Keystream, discrete_gaussian
+from appliance.privacy.noise import Drawing, Keystream, discrete_gaussian
 
 
 @pytest.mark.parametrize("sigma", [0.7, 3.0, 40.0])
@@ -44,3 +44,14 @@ def test_uniforms_are_uniform_and_never_zero() -> None:
     drawn = Keystream().uniform(200_000)
     assert drawn.min() > 0 and drawn.max() < 1
     assert stats.kstest(drawn, "uniform").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_is_drawn_beside_a_gpu_is_the_same_noise_and_never_twice(ahead: bool) -> None:
+    drawing = Drawing(30_001, 2.0**20, ahead=ahead)
+    forgotten = drawing.begin()  # a step that failed: what it drew is not added, and not drawn again
+    drawn = [drawing.begin()(), drawing.begin()(), forgotten()]
+    for place, one in enumerate(drawn):
+        assert len(one) == 30_001 and abs(np.std(one) / 2.0**20 - 1) < 0.03
+        for other in drawn[place + 1 :]:
+            assert abs(np.corrcoef(one, other)[0, 1]) < 0.05
