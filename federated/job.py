@@ -1,7 +1,8 @@
 """The two jobs of a federation: `coordinate` runs the rounds, `take_part` answers them at a site.
 
 Both run in the jail without a network; the link beside them (links.py) has it. specs: {"federation", "host",
-"port", "name"} and {"federation", "dataset", "base", "gateway", "fab"}. Killed at any moment, a job that is
+"port", "name"} and {"federation", "dataset", "base", "gateway", "fab", "carried"}: a carried site has no link
+(stick.py). Killed at any moment, a job that is
 run again goes on: the rounds and the answers lie in the federation's folder.
 """
 
@@ -24,6 +25,7 @@ from federated.flower.fab import fab_sha256
 from federated.flower.frames import Line
 from federated.place import Place, held
 from federated.policy import Policy, Reason, policy_of
+from federated.stick import HubStick, SiteStick
 
 
 def coordinate(spec: dict[str, Any], job: Job) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def coordinate(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     from federated.starting import fresh, released
 
     place = held(job.home, spec["federation"])
-    own, line = _identity(job), _line(job)
+    own, line = _identity(job), HubStick(_line(job), place.stick)
     agreement, signature = read_bytes(place.agreement), read_bytes(place.signature)
     federation = description.opened(agreement, signature, own.key)
     name = spec.get("name") or f"{federation.name}-{job.id}"
@@ -82,7 +84,7 @@ def take_part(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     from federated.training import frozen_sha256, trainer
 
     place = held(job.home, spec["federation"])
-    own, line = _identity(job), _line(job)
+    own, line = _identity(job), SiteStick(place.stick) if spec.get("carried") else _line(job)
     federation = description.parsed(read_bytes(place.agreement))
     seated = next((site for site in federation.sites if site.key == own.key), None)
     if seated is None:

@@ -28,13 +28,15 @@ def hub(job: Job, spec: Mapping[str, Any]) -> socket.socket:
     return _started(place.link, "hub_link", spec["host"], str(int(spec["port"])))
 
 
-def site(job: Job, spec: Mapping[str, Any]) -> socket.socket:
-    """A site's; `spec` has federation, gateway (host:port) and the digest of the app.
+def site(job: Job, spec: Mapping[str, Any]) -> socket.socket | None:
+    """A site's; `spec` has federation, gateway (host:port) and the digest of the app. None if `carried`.
 
     Raises:
         NotFound: there is no such federation.
     """
     place = held(job.home, spec["federation"])
+    if spec.get("carried"):
+        return None
     return _started(place.link, "site_link", f"https://{spec['gateway']}", spec["fab"])
 
 

@@ -4,11 +4,14 @@
     policy.toml                     a site's own rules
     rounds/                         the coordinator's rounds (checkpoint.py)
     seat/                           a site's answers (seat.py)
+    stick/                          rounds that are carried by hand (stick.py)
+    kits/, authority.key            the coordinator's: what it gave out, and the key it gave it out with
+    site.json, request.json, x25519.key    a site's: what it asked for, and its key of secure aggregation
     link/                           what the processes with the network may read: certificates, node key, logs
     link/pki/                       ca.crt, and server.pem/.key (coordinator) or site.pem/.key, node (site)
 
-The link's folder holds no record, no adapter and no signing key: its processes have no key of the vault.
-The rest is not sealed either yet (core/vaulted.py AREAS): adapters lie plain in a sealed home.
+The link's folder holds no record, no adapter and no signing key: its processes have no key of the vault, so
+it alone stays plain in a sealed home (core/vaulted.py).
 """
 
 from __future__ import annotations
@@ -53,6 +56,11 @@ class Place:
     def seat(self) -> Path:
         """A site's answers."""
         return self.path / "seat"
+
+    @property
+    def stick(self) -> Path:
+        """What is carried by hand (stick.py)."""
+        return self.path / "stick"
 
     @property
     def link(self) -> Path:

@@ -49,7 +49,7 @@ class Policy(BaseModel):
 
     `worst_loss` is the loss on the site's own validation records above which it refuses a round's adapter;
     with `tell_loss` the coordinator is told that loss, which is not protected by differential privacy.
-    `vetoed` are rounds that a person here refused.
+    `vetoed` are rounds that a person here refused; with `model_vetoed` it is all of them from now on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +66,7 @@ class Policy(BaseModel):
     worst_loss: float | None = Field(default=None, gt=0)
     paused: bool = False
     vetoed: list[int] = []
+    model_vetoed: bool = False
     tell_loss: bool = True
 
 
@@ -98,7 +99,7 @@ def objections(
     rules: list[tuple[Reason, bool]] = [
         ("ended", federation.ended or now >= federation.expires),
         ("paused", policy.paused),
-        ("vetoed", number in policy.vetoed),
+        ("vetoed", policy.model_vetoed or number in policy.vetoed),
         ("hours", not _within(now.timetz().replace(tzinfo=None), policy.from_time, policy.to_time)),
         ("rounds", done >= policy.max_rounds),
         ("cohort", cohort < max(policy.min_cohort, rounds.min_cohort)),

@@ -20,7 +20,7 @@ MAGIC = b"CLOISTER-S1\n"
 AREAS = frozenset(
     {
         *("datasets", "models", "feedback", "documents", "routes", "reports", "jobs"),
-        *("keys", "tls", "bundles"),
+        *("keys", "tls", "bundles", "federations"),
     }
 )
 OPEN = {
@@ -31,6 +31,10 @@ OPEN = {
 """Files of sealed folders that are not: no record text and no key is in them, and who is locked out needs
 them (how a job went), or others do (certificates), or they are empty."""
 
+_LINK = (
+    "federations",
+    "link",
+)  # federations/NAME/link: its processes have the network, and no key of the vault
 _PEOPLE = "people.json"
 _LARGEST = 1 << 20
 _LOOKED_AT = 3  # files of each folder
@@ -45,7 +49,8 @@ class VaultGone(ApplianceError):
 
 def is_open(inside: Path) -> bool:
     """Whether a file of a sealed folder stays plain; `inside` is its path in the home."""
-    return inside.name in OPEN.get(inside.parts[0], ())
+    linked = len(inside.parts) > 2 and (inside.parts[0], inside.parts[2]) == _LINK
+    return linked or inside.name in OPEN.get(inside.parts[0], ())
 
 
 def has_vault(root: Path) -> bool:

@@ -86,7 +86,7 @@ def _shut_in(job: Job, spec: Mapping[str, Any], kept: tuple[int, ...]) -> None:
     """Enter the jail of this kind of job before any of its code is loaded, and say so."""
     for entry in importlib.metadata.entry_points(group="cloister.links", name=job.kind):
         job.line = entry.load()(job, spec)
-        kept = (*kept, job.line.fileno())
+        kept = (*kept, job.line.fileno()) if job.line else kept
     jail = enter_first(job.home, job.kind, spec, keep=kept)
     job.emit("jail", **({"profile": "off"} if jail is None else asdict(jail)))
     arm(job.emit)

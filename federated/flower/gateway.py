@@ -31,6 +31,8 @@ VERBS = (
     "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run",
     "get-fab", "push-object", "pull-object", "confirm-message-received",
 )  # fmt: skip
+CLOCK = "/clock"
+"""What a site's preflight asks for: the coordinator's time, in seconds. Only the certificate is looked at."""
 PER_SECOND, BURST = 100.0, 400.0  # requests of one site
 
 
@@ -77,11 +79,13 @@ class Doorman:
             return "unknown-certificate"
         if site.state != "in":
             return site.state
+        now = time.monotonic()
+        if (method, path) == ("GET", CLOCK):
+            return None if self.allowed.setdefault(site.name, Allowed(since=now)).take(now) else "rate"
         if method != "POST" or path not in {f"/v1/fleet/{verb}" for verb in VERBS}:
             return "verb"
         if node is None or openssh(node) != site.node:
             return "node-key"
-        now = time.monotonic()
         return None if self.allowed.setdefault(site.name, Allowed(since=now)).take(now) else "rate"
 
 
@@ -112,7 +116,10 @@ def application(folder: Path, link_port: int) -> web.Application:
         line = {"refused": reason, "from": request.remote, "path": request.path[:80]}
         print(json.dumps(line), flush=True)  # noqa: T201
 
-    return relay(f"https://127.0.0.1:{link_port}", door.caller(folder), check, told)
+    def own(request: web.Request) -> web.Response | None:
+        return web.json_response({"time": time.time()}) if request.path == CLOCK else None
+
+    return relay(f"https://127.0.0.1:{link_port}", door.caller(folder), check, told, own)
 
 
 def main() -> None:

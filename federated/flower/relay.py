@@ -10,28 +10,36 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 
 LARGEST_BODY = 16 << 20
 _PASSED = {"content-type", "accept", "user-agent"}
+_SESSION = web.AppKey("session", ClientSession)
 Check = Callable[[web.Request], Awaitable[str | None]]
 
 
 def relay(
-    target: str, trust: ssl.SSLContext, check: Check, told: Callable[[web.Request, str], None]
+    target: str,
+    trust: ssl.SSLContext,
+    check: Check,
+    told: Callable[[web.Request, str], None],
+    own: Callable[[web.Request], web.Response | None] = lambda request: None,
 ) -> web.Application:
     """An application that passes on to `target` (https://host:port) what `check` has nothing against.
 
-    `check` gives the reason of a refusal, which is told and answered with 403 and no word about why.
+    `check` gives the reason of a refusal, which is told and answered with 403 and no word about why. What
+    `own` answers is answered here.
     """
 
     async def session(app: web.Application):  # type: ignore[no-untyped-def]
         connector = TCPConnector(ssl=trust, limit=0)
         timeout = ClientTimeout(total=None, connect=10, sock_read=120)
-        app["session"] = ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
+        app[_SESSION] = ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
         yield
-        await app["session"].close()
+        await app[_SESSION].close()
 
     async def handle(request: web.Request) -> web.Response:
         if reason := await check(request):
             told(request, reason)
             return web.Response(status=403, text="refused")
+        if (answer := own(request)) is not None:
+            return answer
         body = await request.read()
         headers = {
             name: value
@@ -39,7 +47,7 @@ def relay(
             if name.lower() in _PASSED or name.lower().startswith("flwr-")
         }
         try:
-            async with request.app["session"].request(
+            async with request.app[_SESSION].request(
                 request.method, target + request.path, data=body, headers=headers, allow_redirects=False
             ) as reply:
                 content = await reply.read()

@@ -82,6 +82,7 @@ def flips_in_a_sealed_home(folder: Path, count: int) -> tuple[int, int]:
             "keys",
             "tls",
             "bundles",
+            "federations",
         }
         plain = {path: reading.read_bytes(path) for path in stored}
         found = same = 0

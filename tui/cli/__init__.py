@@ -19,6 +19,7 @@ from tui.cli import (
     data,
     docs,
     evidence,
+    federate,
     feedback,
     jobs,
     keys,
@@ -102,6 +103,7 @@ app.add_typer(bundle.app, name="bundle")
 app.add_typer(trust.app, name="trust")
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(clock.app, name="clock")
+app.add_typer(federate.app, name="federate")
 for register in (
     register_init,
     register_demo,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tui.cli.federate_lines import event_line
 from tui.cli.tables import wrapped
 from tui.words import NO_PRIVACY, PUBLIC
 
@@ -49,6 +50,10 @@ class Lines:
         elif kind == "log":
             self.close()
             for line in wrapped(event["text"], "  ") or [""]:
+                self._say(line)
+        elif kind == "federation" and (said := event_line(event)):
+            self.close()
+            for line in wrapped(said, "  ", "    "):
                 self._say(line)
         elif kind == "plan":
             if self._planned is not None and same_plan(self._planned, event):

@@ -38,7 +38,7 @@ _KINDS = {
     "quantize": "quantize.start",
     "serve": "serve.start",
     "docs": "docs.change",
-    "federate": "federate.take-part",
+    "federate": "federate.coordinate",
     "join": "federate.take-part",
 }
 

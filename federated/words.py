@@ -1,0 +1,53 @@
+"""What the codes of refusals mean, in words for people: cause, then what to do.
+
+Codes come from a site (policy.py), from the gate (admit.py), from the gateway and from Flower. Nothing that
+another machine wrote is shown: a code that is not known here is shown as such.
+"""
+
+from __future__ import annotations
+
+import re
+
+from federated import admit, policy
+
+_SITE = "ask the site; it decides"
+_NEXT = {
+    "base": "import the agreed base at the site",
+    "versions": "install the agreed versions at the site",
+    "task": "import the site's records with the agreed task and labels",
+    "unit": "import the site's records with the agreed unit",
+    "budget": "the site's privacy officer may raise its budget; nobody else can",
+    "agreement": "sites that must agree to it anew need new kits",
+    "failed": "at the site: cloister job tail, with --log",
+    "paused": "at the site: cloister federate resume",
+    "ended": "make a new federation",
+}
+_OTHERS = {
+    "late": ("it did not answer by the deadline", "look at the site: cloister federate status there"),
+    "behind": ("it asked for the whole adapter", "nothing; it gets it"),
+    "certificate": ("a caller without a certificate", "look at who calls the gateway's port"),
+    "unknown-certificate": ("a certificate that the agreement does not name", "look for an older kit"),
+    "left": ("a site that has left", "stop its job there"),
+    "dropped": ("a site that was dropped", "stop its job there"),
+    "revoked": ("keys that were revoked", "look at who has them"),
+    "verb": ("a call that no site makes", "look at who calls the gateway's port"),
+    "node-key": ("a certificate with another site's node key", "revoke it, if it was stolen"),
+    "rate": ("more calls than a site makes", "look at the site"),
+    "size": ("a message of more than 16 MB", "look at the site"),
+    "unreachable": ("the other side does not answer", "look at the network, and whether it runs there"),
+}
+
+
+def why(code: str) -> tuple[str, str]:
+    """(cause, next step) of a code."""
+    if code in _OTHERS:
+        return _OTHERS[code]
+    for known, said in policy.WORDS.items():
+        if known == code:
+            return said, _NEXT.get(code, _SITE)
+    for name, pair in admit.WORDS.items():
+        if name == code:
+            return pair
+    if re.fullmatch(r"flower-[0-9]{1,6}", code):
+        return "the link lost the site's answer", "nothing; it is asked again"
+    return f"a code that is not known here ({re.sub(r'[^a-z0-9-]', '?', code[:40])})", "look at its version"

@@ -1,0 +1,167 @@
+"""cloister federate init: the options of an agreement."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from appliance.core.errors import ConfigWrong
+from tui.cli.asking import new_passphrase
+from tui.cli.face import Face
+
+_TARGETS = ["v_proj", "o_proj", "down_proj"]
+
+
+def init(
+    face: Face,
+    name: Annotated[str, typer.Argument(help="What the federation will be called.")],
+    gateway: Annotated[
+        str, typer.Option(help="HOST:PORT of this machine, as sites reach it. Default: its name, port 8443.")
+    ] = "",
+    also: Annotated[
+        list[str] | None, typer.Option(help="Another name or address of this machine. Repeat.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="Base model; may be left out when there is one.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Take task, prompt, labels and unit from this dataset here.")
+    ] = None,
+    task: Annotated[str, typer.Option(help="Without a dataset: label, answer, chat, text.")] = "label",
+    prompt: Annotated[str | None, typer.Option(help="Without a dataset: the prompt, with {text}.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Without a dataset: a label. Repeat.")] = None,
+    unit: Annotated[str, typer.Option(help="Whose privacy is protected, if no dataset says so.")] = "patient",
+    rounds: Annotated[int, typer.Option(help="How many rounds.")] = 10,
+    quorum: Annotated[int, typer.Option(help="The fewest updates of a round.")] = 3,
+    min_cohort: Annotated[int, typer.Option(help="The fewest sites that are averaged.")] = 3,
+    deadline: Annotated[float, typer.Option(help="Minutes that a round waits for all.")] = 60.0,
+    rule: Annotated[str, typer.Option(help="mean, median, trimmed-mean or krum.")] = "mean",
+    secure: Annotated[
+        bool, typer.Option("--secure", help="Secure aggregation: no single update is seen.")
+    ] = False,
+    packing: Annotated[str, typer.Option(help="How updates travel: f32, f16 or i8.")] = "i8",
+    clip_bound: Annotated[float, typer.Option(help="The largest norm of a site's change in a round.")] = 1.0,
+    server: Annotated[str, typer.Option(help="fedavg or fedadam.")] = "fedavg",
+    server_learning_rate: Annotated[float, typer.Option(help="Of the coordinator's step.")] = 1.0,
+    proximal: Annotated[float, typer.Option(help="FedProx' mu; 0 is off.")] = 0.0,
+    products: Annotated[
+        bool, typer.Option("--products", help="Average the products of LoRA's matrices.")
+    ] = False,
+    epsilon: Annotated[float, typer.Option(help="The most each site spends in all rounds.")] = 8.0,
+    delta: Annotated[
+        float | None,
+        typer.Option(help="Below 1 / patients of every site. Default: from the dataset, or 1e-5."),
+    ] = None,
+    public: Annotated[bool, typer.Option("--open", help="Train WITHOUT privacy.")] = False,
+    steps: Annotated[int, typer.Option(help="Steps of a site in a round.")] = 5,
+    sample_rate: Annotated[float, typer.Option(help="Share of the patients in a step.")] = 0.35,
+    learning_rate: Annotated[float, typer.Option(help="Of a site's step.")] = 0.01,
+    max_grad_norm: Annotated[float, typer.Option(help="Clip bound of one patient's gradient.")] = 0.2,
+    records_per_unit: Annotated[int, typer.Option(help="Records of one patient in a step.")] = 1,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of a record.")] = 512,
+    rank: Annotated[int, typer.Option(help="LoRA's rank.")] = 4,
+    alpha: Annotated[int, typer.Option(help="LoRA's alpha.")] = 8,
+    rslora: Annotated[bool, typer.Option("--rslora", help="Scale by alpha / sqrt(rank).")] = False,
+    target: Annotated[list[str] | None, typer.Option(help="A layer that gets an adapter. Repeat.")] = None,
+    layers: Annotated[int, typer.Option(help="Of so many last layers; 0: of all.")] = 0,
+    train_a: Annotated[bool, typer.Option("--train-a", help="Train LoRA's A too, not B alone.")] = False,
+    seed: Annotated[int, typer.Option(help="What LoRA's A is drawn with.")] = 0,
+    days: Annotated[int, typer.Option(help="How long the agreement holds.")] = 90,
+    authority_to: Annotated[
+        Path | None,
+        typer.Option(help="Write the authority's key to this file, on a stick, not into the home."),
+    ] = None,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="A file with a passphrase for that key. Left out, it is typed twice.")
+    ] = None,
+) -> None:
+    """At the coordinator: make a federation, with an authority of its own.
+
+    All that decides what is trained, on what, and what may be spent is agreed on here, and signed.
+    """
+    from tui import session_federate
+
+    if rank < 1 or days < 1 or days > 3650:
+        raise ConfigWrong("A federation has a rank and lasts 1 to 3650 days.", "Give other options.")
+    chosen = face.session.base(base).name
+    given = _task(face, dataset, task, prompt, label, unit)
+    passphrase = ""
+    if authority_to is not None:
+        passphrase = new_passphrase("the authority's key", passphrase_file, "--passphrase-file FILE")
+    draft: dict[str, Any] = {
+        "name": name,
+        "gateway": gateway or f"{socket.gethostname()}:8443",
+        "hosts": tuple(also or ()),
+        "base": chosen,
+        "days": days,
+        "task": given["task"],
+        "lora": {
+            "rank": rank,
+            "alpha": alpha,
+            "rslora": rslora,
+            "targets": list(target or _TARGETS),
+            "layers": layers,
+            "freeze_a": not train_a,
+            "seed": seed,
+        },
+        "rounds": {
+            "count": rounds,
+            "quorum": quorum,
+            "min_cohort": min_cohort,
+            "deadline_minutes": deadline,
+            "rule": rule,
+            "secure": secure,
+            "packing": packing,
+            "clip_bound": clip_bound,
+            "server": server,
+            "server_learning_rate": server_learning_rate,
+            "proximal_mu": proximal,
+            "products": products,
+        },
+        "training": {
+            "private": not public,
+            "epsilon": epsilon,
+            "delta": delta or min(1e-5, given["delta"]),
+            "unit": given["unit"],
+            "steps": steps,
+            "sample_rate": sample_rate,
+            "learning_rate": learning_rate,
+            "max_grad_norm": max_grad_norm,
+            "records_per_unit": records_per_unit,
+            "max_tokens": max_tokens,
+        },
+    }
+    made = session_federate.init(
+        face.session, draft, authority_to=authority_to and authority_to.absolute(), passphrase=passphrase
+    )
+    face.say(f"{name}: {rounds} rounds on {chosen}, gateway {made['gateway']}, until {made['expires'][:10]}")
+    face.say(f"  our words  {made['words']}")
+    if authority_to is not None:
+        face.wrap(
+            f"The authority's key is in {authority_to}: keep it apart. `approve` needs it, nothing else."
+        )
+    else:
+        face.wrap("The authority's key is in this home. Safer is a stick: --authority-to FILE")
+    face.wrap("Mode: secure aggregation; no single update can be checked." if secure else
+              "Mode: the coordinator sees each site's update; with --secure it would not.")  # fmt: skip
+    face.wrap(f"Next, at each site: cloister federate request {name} --dataset DATASET")
+    face.result(made)
+
+
+def _task(
+    face: Face, dataset: str | None, task: str, prompt: str | None, labels: list[str] | None, unit: str
+) -> dict[str, Any]:
+    from tui import session_federate
+
+    if dataset is not None:
+        return session_federate.task_of(face.session, dataset)
+    from appliance.data.store import PROMPTS
+
+    if task not in PROMPTS or (task == "label") != bool(labels):
+        raise ConfigWrong(
+            "The task is not whole: label needs --label at least twice, others take none.",
+            f"Name a --dataset here, or one of --task {', '.join(PROMPTS)} with its labels.",
+        )
+    said = {"kind": task, "prompt": PROMPTS[task] if prompt is None else prompt, "labels": labels or []}
+    return {"task": said, "unit": unit, "delta": 1e-5}
