@@ -171,12 +171,13 @@ class Session:
         Raises:
             PrivacyRefused: not a positive number, or the dataset does not say whose privacy it is.
         """
-        from appliance.privacy import ledger
+        from appliance.privacy import ledger, logged
 
         ledger.check_limit(epsilon_limit)
         found = store.get(self.home, dataset)
         unit, old = store.unit_of(found), ledger.budget(self.home, found.name)
-        limit = old.epsilon_limit if old else ledger.EPSILON_LIMIT
+        said = logged.agreed(self.home, found.name).epsilon_limit
+        limit = (said or 0.0) if old else ledger.EPSILON_LIMIT
         agree(
             self,
             ledger.limit_action(limit, epsilon_limit),

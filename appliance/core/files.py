@@ -21,7 +21,10 @@ from typing import Any, BinaryIO, cast
 from appliance.core import sealing
 from appliance.core.errors import NoRoom
 from appliance.core.reading import open_reading
-from appliance.core.vaulted import AREAS
+from appliance.core.vaulted import AREAS, MAGIC
+
+_HEAD = 4096  # bytes of a sealed file in which its own key lies, wrapped: docs/sealed-format.md
+_PART = 1 << 20
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -163,6 +166,35 @@ def move_in(draft: Path, path: Path) -> None:
     sync(draft)
     draft.replace(path)
     sync(path.parent)
+
+
+def shred(path: Path) -> None:
+    """Delete a file or folder and first overwrite what reads it: of a sealed file the head with its key, a
+    plain one whole.
+
+    Flash, snapshots and copies may still hold the old blocks; of a sealed file they need the old head, too.
+    What has another name as well is not overwritten. Cut off, it can be done again.
+    """
+    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    for file in files:
+        if not file.is_symlink() and file.stat().st_nlink == 1:
+            _overwrite(file)
+        file.unlink()
+    if path.is_dir():
+        shutil.rmtree(path)
+    sync(path.parent)
+
+
+def _overwrite(path: Path) -> None:
+    path.chmod(0o600)
+    with path.open("r+b", buffering=0) as stream:
+        left = path.stat().st_size
+        if stream.read(len(MAGIC)) == MAGIC:
+            left = min(left, _HEAD)
+        stream.seek(0)
+        while left > 0:
+            left -= stream.write(bytes(min(left, _PART)))
+        os.fsync(stream.fileno())
 
 
 def work_folder(path: Path) -> Path:

@@ -3,7 +3,8 @@
 On disk `home.datasets/<name>/v<k>/` holds train.jsonl, val.jsonl, test.jsonl (one record a line) and
 dataset.json. A version exists when its row does: the folder is moved into place and the row and its
 audit line are written in one transaction, so a crash leaves at most a folder that nothing names and
-that the next import replaces.
+that the next import replaces. Of a version that was removed the row stays with its figures, marked: its
+number is not given again (ops/data_removal.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ PROMPTS = {
     "chat": "",
     "text": "",
 }
+_HERE = "(COALESCE(json_extract(facts, '$.removed'), '') = '')"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -43,7 +45,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class Dataset:
     """One version. `unit` is the noun of whose privacy is protected, None where none was declared.
 
-    `task` is one of PROMPTS; `prompt` is empty where the task has none.
+    `task` is one of PROMPTS; `prompt` is empty where the task has none. `removed`: when its records were,
+    "" while they are here.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Dataset:
     job: str = ""
     created: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    removed: str = ""
 
     @property
     def title(self) -> str:
@@ -105,20 +109,50 @@ def get(home: Home, name: str, version: int | None = None) -> Dataset:
     if asked and version is None:
         version = int(asked) if asked.isdigit() else -1
     query = (
-        "SELECT * FROM datasets WHERE name = ? AND (? IS NULL OR version = ?) ORDER BY version DESC LIMIT 1"
+        "SELECT * FROM datasets WHERE name = ? AND (? IS NULL OR version = ?)"  # noqa: S608 - _HERE is our own
+        f" ORDER BY {_HERE} DESC, version DESC LIMIT 1"
     )
     with reading(home) as link:
         row = link.execute(query, (name, version, version)).fetchone()
+    wanted = name if version is None else f"{name} with version {version}"
     if row is None:
-        wanted = name if version is None else f"{name} with version {version}"
         raise NotFound(f"There is no dataset {wanted}.", "See `cloister data list`.")
-    return _dataset(home, row)
+    found = _dataset(home, row)
+    if found.removed:
+        raise NotFound(
+            f"The records of {found.title} were removed on {found.removed[:10]}.",
+            "See `cloister data list` for those that are here.",
+        )
+    return found
 
 
 def datasets(home: Home) -> list[Dataset]:
     """Every version of every dataset, by name, oldest version first."""
     with reading(home) as link:
-        return [_dataset(home, row) for row in link.execute("SELECT * FROM datasets ORDER BY name, version")]
+        query = f"SELECT * FROM datasets WHERE {_HERE} ORDER BY name, version"  # noqa: S608
+        return [_dataset(home, row) for row in link.execute(query)]
+
+
+def removed(home: Home) -> list[Dataset]:
+    """Every version whose records were removed: its figures alone."""
+    with reading(home) as link:
+        query = f"SELECT * FROM datasets WHERE NOT {_HERE} ORDER BY name, version"  # noqa: S608
+        return [_dataset(home, row) for row in link.execute(query)]
+
+
+def mark_removed(link: sqlite3.Connection, dataset: Dataset, moment: str) -> None:
+    """Have a version be here no more, in the caller's transaction: figures stay, words of records go.
+
+    Raises:
+        NotFound: it is not here any more.
+    """
+    page = _page(replace(dataset, labels=(), prompt="", facts={}, removed=moment))
+    done = link.execute(
+        f"UPDATE datasets SET facts = ? WHERE name = ? AND version = ? AND {_HERE}",  # noqa: S608
+        (json.dumps(page), dataset.name, dataset.version),
+    )
+    if done.rowcount != 1:
+        raise NotFound(f"There is no dataset {dataset.title}.", "See `cloister data list`.")
 
 
 def made_by(home: Home, name: str, job: str) -> Dataset | None:
@@ -231,12 +265,16 @@ def _move(draft: Path, folder: Path) -> None:
 
 
 def _made_by(home: Home, link: sqlite3.Connection, name: str, job: str) -> Dataset | None:
-    row = link.execute("SELECT * FROM datasets WHERE name = ? AND job = ?", (name, job)).fetchone()
+    query = f"SELECT * FROM datasets WHERE name = ? AND job = ? AND {_HERE}"  # noqa: S608
+    row = link.execute(query, (name, job)).fetchone()
     return _dataset(home, row) if row else None
 
 
 def _same(home: Home, link: sqlite3.Connection, name: str, sha256: str) -> Dataset | None:
-    query = "SELECT * FROM datasets WHERE name = ? AND sha256 = ? ORDER BY version DESC LIMIT 1"
+    query = (
+        f"SELECT * FROM datasets WHERE name = ? AND sha256 = ? AND {_HERE}"  # noqa: S608
+        " ORDER BY version DESC LIMIT 1"
+    )
     row = link.execute(query, (name, sha256)).fetchone()
     return _dataset(home, row) if row else None
 

@@ -24,6 +24,8 @@ from appliance.models import importing as models
 from appliance.models import registry
 from appliance.models.registry import Model
 from appliance.models.safetensors import read_header
+from appliance.models.verdicts import MEASURED, report_of
+from appliance.security import audit
 from appliance.security.bundle import importing
 from appliance.security.bundle.importing import Imported
 from appliance.security.bundle.reading import Opened
@@ -227,11 +229,15 @@ def _keep_report(home: Home, brought: Imported, model: Model, who: str) -> None:
         return
     with transaction(home) as link:
         guard.spend(link, home, who, importing.RIGHT, model.name)
-        link.execute(
+        dataset, job = told.get("dataset", ""), report_of(brought.opened.digest)
+        done = link.execute(
             "INSERT OR IGNORE INTO reports (model, dataset, created, job, passed, path, partial)"
             " VALUES (?, ?, ?, ?, 1, ?, 0)",
-            (model.name, told.get("dataset", ""), now(), f"bundle-{brought.opened.digest[:12]}", str(path)),
+            (model.name, dataset, now(), job, str(path)),
         )
+        if done.rowcount == 1:
+            more = {"dataset": dataset, "passed": True, "partial": False, "job": job}
+            audit.record(link, who=who, what=MEASURED, target=model.name, **more)
 
 
 def _only(folder: Path, suffix: str) -> Path:

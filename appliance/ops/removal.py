@@ -73,7 +73,7 @@ def _uses(job: JobView, model: Model) -> bool:
         spec = json.loads(read_bytes(job.folder / "spec.json"))["spec"]
     except (OSError, ValueError, KeyError):
         spec = {}
-    named = set(_words(spec))
+    named = set(words_of(spec))
     if job.kind != "serve":
         return model.name in named
     if not job.last:  # not yet known: what it was asked for may stand for this file
@@ -82,13 +82,13 @@ def _uses(job: JobView, model: Model) -> bool:
     return model.name in named | set(job.last.get("names", ())) | set(ready.get("models", ()))
 
 
-def _words(value: Any) -> Iterator[str]:
+def words_of(value: Any) -> Iterator[str]:
     """Every text in a spec."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for part in value.values():
-            yield from _words(part)
+            yield from words_of(part)
     elif isinstance(value, list):
         for part in value:
-            yield from _words(part)
+            yield from words_of(part)

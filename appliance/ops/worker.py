@@ -34,6 +34,7 @@ from appliance.core.job import Job
 from appliance.core.offline import stay_offline
 from appliance.core.reading import read_bytes
 from appliance.core.sealing import sealed_home
+from appliance.ops import data_removal
 from appliance.security.airgap.entering import enter_first
 from appliance.security.airgap.tripwire import arm
 from appliance.security.people import orders
@@ -66,6 +67,7 @@ def main(folder: Path) -> int:
         orders.check(job.home, folder, order)
         _shut_in(job, order["spec"], kept)
         sweep(home.path)
+        data_removal.sweep(home)
         result = _code(job.kind)(order["spec"], job)
         write_json(folder / "result.json", result)
     except (Stopped, KeyboardInterrupt):

@@ -2,8 +2,8 @@
 
 The ledger stores histories (noise_multiplier, sample_rate, draws, steps), never epsilons: epsilon follows
 from the whole history by the accountant. A charge is durable before the steps it pays for are
-taken, so a crash can only over-count. The audit log is told of a job's charges whenever their steps reach a
-power of two, so that charges that are taken out are missed (`lost`) without an entry a step. The budget
+taken, so a crash can only over-count. The audit log is told of every charge, and of every limit: a budget or
+ledger that is not as it tells is spent from no more (logged.py). The budget
 belongs to the dataset's name: all its versions, runs and searches draw on it.
 """
 
@@ -20,12 +20,12 @@ from appliance.core.db import reading, transaction
 from appliance.core.errors import BudgetSpent, PrivacyRefused
 from appliance.core.events import now
 from appliance.core.home import Home
+from appliance.privacy import logged
 from appliance.privacy.accountant import Steps, epsilon, merge
 from appliance.security import audit
 from appliance.security.people import guard
 
 EPSILON_LIMIT = 8.0
-CHARGED = "ledger.charge"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,8 @@ def open_budget(home: Home, dataset: str, *, unit: str, units: int, delta: float
     """The dataset's budget, made with the default limit if it has none.
 
     Raises:
-        PrivacyRefused: delta is not below 1 / units, or differs from the one the budget has.
+        PrivacyRefused: delta is not below 1 / units, or differs from the one the budget has; or the budget is
+            not the one that the audit log tells of.
     """
     chosen = delta if delta is not None else delta_for(units)
     if not 0 < chosen < 1 / units:
@@ -63,6 +64,7 @@ def open_budget(home: Home, dataset: str, *, unit: str, units: int, delta: float
             f"Use --delta {delta_for(units):.2g}.",
         )
     with transaction(home) as link:
+        logged.check_agreed(home, dataset, link=link)
         old = _budget(link, dataset)
         if old is None:
             link.execute(
@@ -72,11 +74,11 @@ def open_budget(home: Home, dataset: str, *, unit: str, units: int, delta: float
             audit.record(
                 link,
                 who=who,
-                what="budget.open",
+                what=logged.OPENED,
                 target=dataset,
                 unit=unit,
                 epsilon_limit=str(EPSILON_LIMIT),
-                delta=f"{chosen:.3g}",
+                delta=logged.number(chosen),
             )
             return Budget(dataset=dataset, unit=unit, epsilon_limit=EPSILON_LIMIT, delta=chosen)
     check_agreed(old, unit, delta)
@@ -109,11 +111,12 @@ def set_limit(home: Home, dataset: str, epsilon_limit: float, *, who: str) -> No
     """
     check_limit(epsilon_limit)
     with transaction(home) as link:
-        old = _state(link, dataset)[1]
+        old = logged.agreed(home, dataset, link=link).epsilon_limit or 0.0
         content = limit_content(old, epsilon_limit)
         guard.spend(link, home, who, limit_action(old, epsilon_limit), dataset, content=content)
         link.execute("UPDATE budgets SET epsilon_limit = ? WHERE dataset = ?", (epsilon_limit, dataset))
-        audit.record(link, who=who, what="budget.set", target=dataset, epsilon_limit=f"{epsilon_limit:g}")
+        text = logged.number(epsilon_limit)
+        audit.record(link, who=who, what=logged.LIMITED, target=dataset, epsilon_limit=text)
 
 
 def check_limit(epsilon_limit: float) -> None:
@@ -167,28 +170,6 @@ def charged(home: Home, dataset: str, job: str) -> list[Steps]:
     ]
 
 
-def lost(home: Home) -> list[str]:
-    """The datasets whose ledger has fewer steps of a job than the audit log tells of, by name."""
-    with reading(home) as link:
-        rows = link.execute(
-            "SELECT json_extract(entry, '$.target'), json_extract(entry, '$.job'),"
-            " json_extract(entry, '$.steps') FROM audit WHERE instr(entry, ?)",
-            (f'"what":"{CHARGED}"',),
-        ).fetchall()
-        query = "SELECT dataset, job, SUM(steps) FROM ledger GROUP BY dataset, job"
-        there = {(row[0], row[1]): row[2] for row in link.execute(query)}
-    return sorted({dataset for dataset, job, steps in rows if there.get((dataset, job), 0) < steps})
-
-
-def check_whole(home: Home, dataset: str) -> None:
-    """Check that the ledger has lost nothing of what was charged to a dataset. Raises PrivacyRefused."""
-    if dataset in lost(home):
-        raise PrivacyRefused(
-            f"The ledger of {dataset} has lost charges that the audit log tells of.",
-            "Restore the backup of the home folder: what was spent is not known.",
-        )
-
-
 def keep_plan(home: Home, job: str, plan: dict[str, Any]) -> None:
     """Keep the plan of `job` with what it will be charged: a resumed run is held to it."""
     with transaction(home) as link:
@@ -212,6 +193,7 @@ class Purse:
     def __init__(self, home: Home, dataset: str, *, job: str, run: Steps, limit: float) -> None:
         self._home, self._dataset, self._job, self._run, self._limit = home, dataset, job, run, limit
         self._seen: tuple[int, float] | None = None
+        self._limits = set[float]()  # of the dataset, held against the log
         self._left, self._taken = 0, -1
 
     def charge(self, steps: int, **facts: Any) -> None:
@@ -219,17 +201,20 @@ class Purse:
 
         Raises:
             BudgetSpent: the dataset's history with these steps would exceed the limit.
-            PrivacyRefused: charges that the audit log tells of are not in the ledger any more.
+            PrivacyRefused: the budget or its ledger is not as the audit log tells.
             ValueError: fewer than one step.
         """
         if steps < 1:
             raise ValueError(f"{steps} steps cannot be charged")
         if self._taken < 0:
-            check_whole(self._home, self._dataset)
+            logged.check_whole(self._home, self._dataset)
             self._taken = sum(part.steps for part in charged(self._home, self._dataset, self._job))
         while not self._charged(steps, json.dumps(facts)):
             with reading(self._home) as link:
                 self._seen, found = _state(link, self._dataset), _budget(link, self._dataset)
+                if self._seen[1] not in self._limits:
+                    logged.check_agreed(self._home, self._dataset, link=link)
+                    self._limits = {self._seen[1]}
             self._left = self._allowed(found) if found else 0
 
     def _charged(self, steps: int, facts: str) -> bool:
@@ -260,10 +245,18 @@ class Purse:
             )
             newest = cursor.lastrowid or 0
             taken = self._taken + steps
-            if taken.bit_length() > self._taken.bit_length():
-                row = link.execute("SELECT who FROM jobs WHERE id = ?", (self._job,)).fetchone()
-                told = {"job": self._job, "steps": taken, "noise_multiplier": str(part.noise_multiplier)}
-                audit.record(link, who=row["who"] if row else "", what=CHARGED, target=self._dataset, **told)
+            entry = logged.charge(
+                newest,
+                job=self._job,
+                total=taken,
+                steps=steps,
+                noise=part.noise_multiplier,
+                rate=part.sample_rate,
+                draws=part.draws,
+            )
+            row = link.execute("SELECT who FROM jobs WHERE id = ?", (self._job,)).fetchone()
+            who = row["who"] if row else ""
+            audit.record(link, who=who, what=logged.CHARGED, target=self._dataset, **entry)
         self._taken = taken
         self._left -= steps
         self._seen = (newest, state[1])

@@ -2,7 +2,8 @@
 
 The secret is 32 random bytes, so a slow hash would add nothing. A key or a revocation made by
 another process counts from the next request on. What a key may do is fixed when it is made: to widen
-it, revoke it and make another. Limits are applied by the endpoint (serve/admission.py).
+it, revoke it and make another. A row that the audit log does not bear out opens nothing (key_log.py).
+Limits are applied by the endpoint (serve/admission.py).
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 
 from appliance.core.db import connect, reading, transaction
 from appliance.core.errors import ConfigWrong, NotFound
 from appliance.core.events import now
 from appliance.core.home import Home
 from appliance.security import audit
+from appliance.security.key_log import ENDED, MADE, KeyLog
 from appliance.security.people import guard
 from appliance.security.trust.clock import floor
 
@@ -58,11 +59,12 @@ class Grant:
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """A key as lists show it; the secret is nowhere."""
+    """A key as lists show it; the secret is nowhere. `logged`: the audit log tells of it, and just so."""
 
     grant: Grant
     created: str
     revoked: str | None
+    logged: bool = True
 
     @property
     def id(self) -> str:
@@ -75,9 +77,11 @@ class Key:
         return self.grant.name
 
     def state(self, now: datetime | None = None) -> str:
-        """valid, expired or revoked."""
+        """valid, expired, revoked, or altered: a row that nobody made by the log, and that opens nothing."""
         if self.revoked:
             return "revoked"
+        if not self.logged:
+            return "altered"
         return "expired" if self.grant.expired(now or utc_now()) else "valid"
 
 
@@ -117,6 +121,7 @@ def new_key(
     key_id = "".join(secrets.choice(_ALPHABET[:36]) for _ in range(8))
     secret = f"clo_{key_id}_{_base62(secrets.token_bytes(32))}"
     named = {"models": list(dict.fromkeys(models)), "collections": list(dict.fromkeys(collections))}
+    digest = _digest(secret)
     rest = {
         "expires": expires.astimezone(UTC).isoformat() if expires else None,
         "requests_per_minute": requests_per_minute,
@@ -128,9 +133,10 @@ def new_key(
         link.execute(
             "INSERT INTO api_keys (id, name, sha256, created, models, collections, expires,"
             " requests_per_minute, tokens_per_day, open_requests) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (key_id, name, _digest(secret), now(), *map(json.dumps, named.values()), *rest.values()),
+            (key_id, name, digest, now(), *map(json.dumps, named.values()), *rest.values()),
         )
-        audit.record(link, who=who, what="key.new", target=key_id, name=name, **named, **rest)
+        told = {"name": name, "sha256": digest, **named, **rest}
+        audit.record(link, who=who, what=MADE, target=key_id, **told)
     return key_id, secret
 
 
@@ -143,8 +149,18 @@ def action_for(name: str, expires: datetime | None) -> str:
 def list_keys(home: Home) -> list[Key]:
     """All keys ever made, oldest first."""
     with reading(home) as link:
-        rows = link.execute(f"SELECT created, revoked, {_GRANT} FROM api_keys ORDER BY created, id")  # noqa: S608
-        return [Key(created=row[0], revoked=row[1], grant=_grant(*row[2:])) for row in rows]
+        query = f"SELECT {_GRANT}, created, revoked, sha256 FROM api_keys ORDER BY created, id"  # noqa: S608
+        rows, log = link.execute(query).fetchall(), KeyLog(home)
+        log.read(link)
+        return [
+            Key(
+                created=row["created"],
+                revoked=row["revoked"],
+                grant=_grant(*row[:-3]) if log.made(row) else Grant(id=row["id"], name=row["name"]),
+                logged=log.made(row) and (row["revoked"] is not None or not log.ended(row["id"])),
+            )
+            for row in rows
+        ]
 
 
 def revoke(home: Home, key_id: str, who: str) -> None:
@@ -158,9 +174,11 @@ def revoke(home: Home, key_id: str, who: str) -> None:
         if row is None:
             raise NotFound(f"There is no key {key_id}.", "See `cloister key list`.")
         guard.spend(link, home, who, "key.own" if row["name"] == OWN_NAME else "key.revoke", key_id)
-        if row["revoked"] is None:
+        log = KeyLog(home)
+        log.read(link)
+        if row["revoked"] is None or not log.ended(key_id):
             link.execute("UPDATE api_keys SET revoked = ? WHERE id = ?", (now(), key_id))
-            audit.record(link, who=who, what="key.revoke", target=key_id)
+            audit.record(link, who=who, what=ENDED, target=key_id)
 
 
 def check(home: Home, secret: str) -> Grant | None:
@@ -170,16 +188,18 @@ def check(home: Home, secret: str) -> Grant | None:
 
 
 class KeyRing:
-    """The live keys, read again whenever the database has changed. `clock` gives the time in UTC; one that
-    was set back revives no key that had expired by what the site knew of the time when this was made
-    (security/trust/clock.py).
+    """The live keys that the audit log bears out, read again whenever the database has changed.
+
+    `clock` gives the time in UTC; one that was set back revives no key that had expired by what the site
+    knew of the time when this was made (security/trust/clock.py).
     """
 
     def __init__(self, home: Home, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._link = connect(home)
         self._clock, self._floor = clock, datetime.fromtimestamp(floor(self._link), UTC)
-        self._seen = -1
+        self._seen, self._log = -1, KeyLog(home)
         self._live: dict[str, tuple[str, Grant]] = {}
+        self._known: dict[tuple[object, ...], tuple[str, Grant] | None] = {}
 
     def check(self, secret: str) -> Grant | None:
         """What the live key that `secret` is may do; None if it is wrong, revoked or expired.
@@ -188,9 +208,7 @@ class KeyRing:
         """
         version = self._link.execute("PRAGMA data_version").fetchone()[0]
         if version != self._seen:
-            query = f"SELECT sha256, {_GRANT} FROM api_keys WHERE revoked IS NULL"  # noqa: S608
-            rows = self._link.execute(query).fetchall()
-            self._live = {row["id"]: (row["sha256"], _grant(*row[1:])) for row in rows}
+            self._load()
             self._seen = version
         form = _FORM.fullmatch(secret)
         digest, grant = self._live.get(form[1] if form else "", (_NOBODY, None))
@@ -201,12 +219,29 @@ class KeyRing:
             else None
         )
 
+    def _load(self) -> None:
+        """Rows first: the entry of each is then in the log. A row is judged again only when it, or what the
+        log says of keys, has changed."""
+        query = f"SELECT sha256, {_GRANT} FROM api_keys WHERE revoked IS NULL"  # noqa: S608
+        rows = self._link.execute(query).fetchall()
+        if self._log.read(self._link):
+            self._known = {}
+        known = {}
+        for row in rows:
+            content = tuple(row)
+            if content in self._known:
+                known[content] = self._known[content]
+            else:
+                good = self._log.made(row) and not self._log.ended(row["id"])
+                known[content] = (row["sha256"], _grant(*row[1:])) if good else None
+        self._known = known
+        self._live = {held[1].id: held for held in known.values() if held is not None}
+
     def close(self) -> None:
         """Close the connection to the database."""
         self._link.close()
 
 
-@lru_cache(maxsize=4096)  # rows are read again whenever any table has changed, and are nearly all the same
 def _grant(key_id: str, name: str, models: str, collections: str, expires: str | None, *limits: int) -> Grant:
     """The grant of one row, its columns in the order of `_GRANT`."""
     per_minute, per_day, at_once = limits

@@ -12,6 +12,7 @@ from appliance.core.home import Home
 from appliance.core.reading import read_bytes
 from appliance.models import registry
 from appliance.models.registry import Model
+from appliance.models.verdicts import verdicts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,8 @@ def choose(home: Home, name: str, *, gated: bool) -> Chosen:
     files = [entry] if entry.kind == "gguf" else _files_of(home, name)
     if not files:
         raise NotFound(f"{name} has no GGUF file yet.", f"Make one: cloister quantize {name}.")
-    passed = [file for file in files if _has_passed(home, file.name)] or ([] if gated else files)
+    good = verdicts(home)
+    passed = [file for file in files if good.get(file.name)] or ([] if gated else files)
     if not passed:
         raise _not_passed(home, name, files)
     return Chosen(asked=name, file=min(passed, key=lambda file: file.size))
@@ -65,7 +67,8 @@ def _on_base(home: Home, entry: Model, *, gated: bool) -> Chosen:
         )
     parent = entry.parent or ""
     proven = [parent, *(file.name for file in _files_of(home, parent) if file.facts.get("type") == "F16")]
-    if gated and not any(_has_passed(home, name) for name in proven):
+    good = verdicts(home) if gated else {}
+    if gated and not any(good.get(name) for name in proven):
         raise GateFailed(
             f"{parent}, which {entry.name} was made from, has no report that lets it be served.",
             f"Measure it first: cloister evaluate {parent}. Or serve it as it is with --ungated.",
@@ -78,19 +81,11 @@ def _files_of(home: Home, name: str) -> list[Model]:
     return [entry for entry in entries if entry.kind == "gguf" and entry.parent == name]
 
 
-def _has_passed(home: Home, name: str) -> bool:
-    with reading(home) as link:
-        row = link.execute(
-            "SELECT 1 FROM reports WHERE model = ? AND passed = 1 AND partial = 0 LIMIT 1", (name,)
-        )
-        return row.fetchone() is not None
-
-
 def _not_passed(home: Home, name: str, files: list[Model]) -> GateFailed:
     """Never measured, only in part, or measured and failed: the newest report knows, a whole one first."""
     marks = ", ".join("?" * len(files))
     query = (
-        f"SELECT model, path, partial FROM reports WHERE model IN ({marks})"  # noqa: S608
+        f"SELECT model, path, partial, passed FROM reports WHERE model IN ({marks})"  # noqa: S608
         " ORDER BY partial, created DESC LIMIT 1"
     )
     with reading(home) as link:
@@ -110,6 +105,11 @@ def _not_passed(home: Home, name: str, files: list[Model]) -> GateFailed:
         return GateFailed(
             f"{row['model']} was only measured in part, which lets no model be served.",
             f"Measure it on all test records: cloister evaluate {name}. Or serve it with --ungated.",
+        )
+    if row["passed"]:
+        return GateFailed(
+            f"{row['model']} has no newest report of which the audit log says that it passed.",
+            f"Measure it anew: cloister evaluate {row['model']}. Or serve it as it is with --ungated.",
         )
     report = Path(row["path"])
     reason = _first_reason(report.with_suffix(".json"), row["model"]) if report.name else ""

@@ -23,7 +23,7 @@ from appliance.data.planted import is_planted, made_up_units, make_secrets, plan
 from appliance.data.records import Record
 from appliance.data.store import Dataset
 from appliance.models import registry
-from appliance.privacy import ledger, uncharged
+from appliance.privacy import ledger, logged, uncharged
 from appliance.privacy.accountant import epsilon
 from appliance.privacy.ledger import Budget
 from appliance.train.asked import objective_for
@@ -110,6 +110,7 @@ def budget_of(home: Home, dataset: Dataset, units: int, delta: float | None) -> 
     """
     uncharged.check_private(home, dataset.name)
     unit = store.unit_of(dataset)
+    logged.check_agreed(home, dataset.name)
     found = ledger.budget(home, dataset.name)
     if found is None:
         return Budget(

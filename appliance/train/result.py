@@ -14,7 +14,7 @@ from appliance.core.job import Job
 from appliance.core.reading import size_of
 from appliance.data import store
 from appliance.models import registry
-from appliance.privacy import ledger, uncharged
+from appliance.privacy import ledger, logged, uncharged
 from appliance.privacy.accountant import epsilon
 from appliance.security.people import mode
 from appliance.train.plan import Plan
@@ -148,6 +148,7 @@ def privacy_of(
     found = ledger.budget(job.home, dataset.name)
     if found is None:
         raise PrivacyRefused("The ledger has no budget for this dataset.", "Restore the site's database.")
+    logged.check_whole(job.home, dataset.name)
     history = ledger.charged(job.home, dataset.name, job.id)
     charged = sum(part.steps for part in history)
     if charged < done + sum(others):

@@ -19,7 +19,7 @@ from appliance.models import registry
 from appliance.models.registry import Model
 from appliance.ops.evidence.rows import PROBES
 from appliance.ops.evidence.shape import Found, Look
-from appliance.privacy import accountant, ledger
+from appliance.privacy import accountant, ledger, logged
 from appliance.privacy.accountant import Steps
 from appliance.security import audit
 from appliance.security.log.checkpoint import Signer, verifier
@@ -157,11 +157,14 @@ def charge_more(home: Home, noise: float) -> None:
     """Charge a run that no model tells of."""
     run = Steps(noise_multiplier=noise, sample_rate=0.35, steps=1)
     with transaction(home) as link:
-        link.execute(
+        row = link.execute(
             "INSERT INTO ledger (dataset, job, created, noise_multiplier, sample_rate, draws, steps, facts)"
             " VALUES ('inbox', '0009', '', ?, ?, 1, ?, '{}')",
             (run.noise_multiplier, run.sample_rate, run.steps),
-        )
+        ).lastrowid
+        told = {"total": 1, "steps": 1, "noise": noise, "rate": run.sample_rate, "draws": 1}
+        entry = logged.charge(row or 0, job="0009", **told)
+        audit.record(link, who="mira", what=logged.CHARGED, target="inbox", **entry)
 
 
 def site_packages(folder: Path) -> Path:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import functools
 import shutil
+import sqlite3
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from appliance.core.db import reading, transaction
 from appliance.core.home import Home, open_home
+from appliance.security import audit
 from appliance.security.passphrase import Cost
 from appliance.security.people import persons
 from appliance.security.people.guard import Actor, identify
 from appliance.security.people.persons import NewPerson
 from appliance.security.people.roles import AUDITOR, OFFICER, OPERATOR, SECURITY
 from appliance.security.people.signing import SeedSigner
+from appliance.security.trust import clock
 
 ROLE_OF = {"ana": OPERATOR, "olga": OFFICER, "aude": AUDITOR, "sam": SECURITY}
 SEEDS = {name: bytes([number]) * 32 for number, name in enumerate([*ROLE_OF, "otto", "eve"], start=1)}
@@ -76,6 +79,12 @@ def sql(home: Home, statement: str, *values: object) -> None:
             for verb in ("UPDATE", "DELETE"):
                 link.execute(f"DROP TRIGGER IF EXISTS {table}_no_{verb}")
         link.execute(statement, values)
+
+
+def vouch(link: sqlite3.Connection, seconds: int) -> None:
+    """A time that a signer vouched for, as a bundle that came in brings it."""
+    clock.vouched(link, seconds)
+    audit.record(link, who="tests", what="bundle.import", target="-", created=seconds)
 
 
 def column(home: Home, query: str, *values: object) -> list[object]:

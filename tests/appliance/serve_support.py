@@ -25,7 +25,7 @@ from appliance.models import registry
 from appliance.models.registry import Model
 from appliance.models.task import PROMPT, Task
 from appliance.ops import jobs
-from appliance.security import keys
+from appliance.security import audit, keys
 from quantize.convert import convert
 from quantize.source import open_checkpoint
 
@@ -96,12 +96,7 @@ def add_model(home: Home, name: str, path: Path, **more: Any) -> None:
         Model(name=name, path=path, sha256=sha256_file(path), size=path.stat().st_size, **facts),
         who="tests",
     )
-    with transaction(home) as link:
-        link.execute(
-            "INSERT INTO reports (model, dataset, created, job, passed, path)"
-            " VALUES (?, 'd@1', '', '', 1, '')",
-            (name,),
-        )
+    add_report(home, name)
 
 
 @cache
@@ -135,13 +130,20 @@ def new_home(folder: Path, *, labels: bool = True, passed: bool = True) -> Home:
         name=NAME, kind="gguf", path=path, sha256=sha256_file(path), size=path.stat().st_size, facts={}
     )
     registry.add(home, model, who="tests")
+    add_report(home, NAME, passed=passed)
+    return home
+
+
+def add_report(home: Home, name: str, *, job: str = "", path: str = "", **told: bool) -> None:
+    """A report of a model, as an evaluation enters it: passed, and on the whole test split, unless told."""
+    told = {"passed": True, "partial": False, **told}
     with transaction(home) as link:
         link.execute(
-            "INSERT INTO reports (model, dataset, created, job, passed, path)"
-            " VALUES (?, 'd@1', '', '', ?, '')",
-            (NAME, int(passed)),
+            "INSERT INTO reports (model, dataset, created, job, passed, path, partial)"
+            " VALUES (?, 'd@1', ?, ?, ?, ?, ?)",
+            (name, job, job, int(told["passed"]), path, int(told["partial"])),
         )
-    return home
+        audit.record(link, who="tests", what="model.evaluate", target=name, job=job, **told)
 
 
 @contextmanager

@@ -98,6 +98,15 @@ def test_a_budget_that_was_raised_or_refunded_by_hand(home: Home) -> None:
     site.sql(home, "UPDATE budgets SET epsilon_limit = 8")
     site.sql(home, "UPDATE ledger SET steps = 1")
     assert "lost charges" in ask(home, "epsilon").text
+    site.sql(home, "UPDATE ledger SET steps = 40")
+    assert outcome(home, "epsilon") == YES
+    site.sql(
+        home, "INSERT INTO ledger SELECT 99, dataset, job, created, 50, sample_rate, 1, facts, 1 FROM ledger"
+    )
+    assert "does not tell" in ask(home, "epsilon").text
+    site.sql(home, "DELETE FROM ledger WHERE seq = 99")
+    site.sql(home, "DELETE FROM budgets")
+    assert "is gone" in ask(home, "epsilon").text
 
 
 def test_a_guard_of_the_log_that_guards_nothing(home: Home) -> None:

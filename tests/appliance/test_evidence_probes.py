@@ -278,7 +278,7 @@ def test_which_models_hold_whose_records(home: Home) -> None:
     site.add_file(home, "base", kind="base")
     site.add_file(home, "lora", kind="adapter", dataset="inbox@1", parent="base")
     site.add_file(home, "lora-q4", parent="lora")
-    held, lost = holders(site.look(home))
+    held, lost = holders(home)
     assert (held, lost) == ({"inbox@1": ["lora", "lora-q4"]}, [])
     assert ask(home, "lineage").figures["holders"] == held
     site.add_file(home, "old", kind="adapter", dataset="gone@1", parent="base")

@@ -257,7 +257,7 @@ def test_what_is_installed_is_recorded_by_the_security_admin(st_anna: Home, tmp_
 
 def test_the_clock_is_repaired_by_two(st_anna: Home) -> None:
     with transaction(st_anna) as link:
-        clock.vouched(link, b.NOW + 300 * b.DAY)
+        site.vouch(link, b.NOW + 300 * b.DAY)
     why = "the battery was dead"
     for who, error in (("ana", NotAllowed), ("sam", NeedsApproval), ("olga", NeedsApproval)):
         with pytest.raises(error):
@@ -274,7 +274,7 @@ def test_the_clock_is_repaired_by_two(st_anna: Home) -> None:
 
 def test_the_clock_says_how_it_stands(home: Home) -> None:
     with transaction(home) as link:
-        clock.vouched(link, b.NOW)
+        site.vouch(link, b.NOW)
         found = [clock.state(link, at).state for at in (b.NOW - 1, b.NOW, b.NOW + 401 * b.DAY)]
         assert found == ["behind", "right", "ahead"]
 

@@ -327,7 +327,7 @@ def test_the_time_the_installation_and_who_asked_stay_known(home: Home) -> None:
     log.close()
     with transaction(home) as link:
         audit.record(link, who="sam", what="supply.record", target="/place", digest="d" * 64, packages=3)
-        clock.vouched(link, clock.SOFTWARE + 86_400)
+        site.vouch(link, clock.SOFTWARE + 86_400)
     fill(home)
     with reading(home) as link:
         floor = clock.floor(link)

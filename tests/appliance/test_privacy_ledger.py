@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from people_support import lines, sql
+from people_support import lines, settle_in, sql
+from test_log_renewal import cut, fill, repair
 
-from appliance.core.db import reading
-from appliance.core.errors import BudgetSpent, PrivacyRefused
+from appliance.core.db import reading, transaction
+from appliance.core.errors import BudgetSpent, NeedsApproval, PrivacyRefused
 from appliance.core.home import Home, open_home
-from appliance.privacy import ledger, uncharged
+from appliance.privacy import ledger, logged, uncharged
 from appliance.privacy.accountant import Steps, epsilon
 from appliance.security import audit
 
@@ -154,19 +155,112 @@ def test_killed_a_hundred_times_no_step_goes_uncharged(home: Home, tmp_path: Pat
     _kills(home, tmp_path, 100)
 
 
-def test_charges_that_are_taken_out_are_missed(home: Home) -> None:
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "DELETE FROM ledger WHERE seq = 5",
+        "DELETE FROM ledger WHERE seq = 2",
+        "DELETE FROM ledger",
+        "UPDATE ledger SET noise_multiplier = 1.0000001 WHERE seq = 4",
+        "UPDATE ledger SET sample_rate = 0.4999 WHERE seq = 4",
+        "UPDATE ledger SET steps = 0 WHERE seq = 4",
+        "UPDATE ledger SET dataset = 'other' WHERE seq = 4",
+        "UPDATE ledger SET job = '0009' WHERE seq = 4",
+    ],
+)
+def test_a_single_charge_that_is_taken_out_or_changed_is_missed(home: Home, edit: str) -> None:
     pocket = purse(home, limit=math.inf)
     for _ in range(5):
         pocket.charge(1)
-    ledger.set_limit(home, "inbox", 30.0, who="officer")
-    assert lines(home, "ledger.charge") == 3, "at one, two and four steps"
-    assert ledger.lost(home) == []
+    assert lines(home, "ledger.charge") == 5
     purse(home, limit=math.inf).charge(1)  # of a run that goes on
-    assert lines(home, "ledger.charge") == 3
-    sql(home, "DELETE FROM ledger WHERE seq > 3")
-    assert ledger.lost(home) == ["inbox"]
+    assert logged.lost(home) == [] == logged.unknown(home)
+    sql(home, edit)
+    assert logged.lost(home) == ["inbox"]
     with pytest.raises(PrivacyRefused, match="lost charges"):
         purse(home, limit=math.inf).charge(1)
+
+
+def test_a_charge_that_nobody_made_is_told(home: Home) -> None:
+    purse(home).charge(1)
+    sql(
+        home,
+        "INSERT INTO ledger (dataset, job, created, noise_multiplier, sample_rate, draws, steps, facts)"
+        " SELECT dataset, job, created, noise_multiplier, sample_rate, draws, 1, facts FROM ledger",
+    )
+    assert logged.unknown(home) == ["inbox"]
+    with pytest.raises(PrivacyRefused, match="does not tell"):
+        purse(home).charge(1)
+
+
+def test_charges_of_an_older_version_go_on_by_what_its_entries_hold(home: Home) -> None:
+    """At powers of two the log was told of a job's steps so far, and no row was named."""
+    purse(home)
+    with transaction(home) as link:
+        for steps in range(1, 6):
+            link.execute(
+                "INSERT INTO ledger"
+                " (dataset, job, created, noise_multiplier, sample_rate, draws, steps, facts)"
+                " VALUES ('inbox', '0001', '', 1.0, 0.5, 1, 1, '{}')"
+            )
+            if steps in (1, 2, 4):
+                told = {"job": "0001", "steps": steps, "noise_multiplier": "1.0"}
+                audit.record(link, who="", what="ledger.charge", target="inbox", **told)
+    purse(home, limit=math.inf).charge(1)
+    assert logged.lost(home) == [] == logged.unknown(home)
+    sql(home, "DELETE FROM ledger WHERE seq IN (1, 2, 3)")
+    assert logged.lost(home) == ["inbox"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        ("UPDATE budgets SET epsilon_limit = 100", "limit of inbox is 100, and the audit log says 8"),
+        ("UPDATE budgets SET epsilon_limit = 8.001", "limit of inbox"),
+        ("UPDATE budgets SET delta = 9e-4", "delta"),
+        ("UPDATE budgets SET unit = 'record'", "unit|protects"),
+        ("DELETE FROM budgets", "is gone"),
+    ],
+)
+def test_a_budget_that_was_edited_is_not_spent_from(home: Home, edit: str, said: str) -> None:
+    pocket, late = purse(home), purse(home)
+    pocket.charge(1)
+    sql(home, edit)
+    with pytest.raises(PrivacyRefused, match=said):
+        purse(home)  # opens the budget
+    if "DELETE" not in edit:
+        with pytest.raises(PrivacyRefused, match=said):
+            late.charge(1)
+    if "limit" in edit:
+        with pytest.raises(PrivacyRefused, match=said):
+            pocket.charge(1)  # under way, too
+        ledger.set_limit(home, "inbox", 8.0, who="officer")  # as the hint says
+        pocket.charge(1)
+    assert sum(event["steps"] for event in ledger.events(home, "inbox")) == 1 + ("limit" in edit)
+
+
+def test_to_raise_a_limit_is_measured_by_the_log(tmp_path: Path) -> None:
+    home = settle_in(open_home(tmp_path / "site"))
+    ledger.open_budget(home, "inbox", unit="patient", units=1000, delta=None, who="ana")
+    sql(home, "UPDATE budgets SET epsilon_limit = 100")
+    with pytest.raises(NeedsApproval):
+        ledger.set_limit(home, "inbox", 50.0, who="olga")
+    ledger.set_limit(home, "inbox", 4.0, who="olga")
+    assert ledger.budget(home, "inbox") is not None
+
+
+def test_a_budget_outlives_a_log_that_was_set_aside(home: Home) -> None:
+    purse(home).charge(1)
+    fill(home)
+    cut(home)
+    repair(home)
+    purse(home).charge(1)
+    assert logged.lost(home) == [] == logged.unknown(home)
+    sql(home, "DELETE FROM ledger WHERE seq = 1")
+    assert logged.lost(home) == ["inbox"]
+    sql(home, "UPDATE budgets SET epsilon_limit = 100")
+    with pytest.raises(PrivacyRefused, match="says 8"):
+        purse(home)
 
 
 def test_what_was_learnt_uncharged_is_known_by_the_log_too(home: Home) -> None:

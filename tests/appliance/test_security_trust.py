@@ -6,9 +6,11 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import bundle_support as b
+import people_support as site
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -16,6 +18,7 @@ from appliance.core.db import reading, transaction
 from appliance.core.errors import ConfigWrong, NotFound, TrustRefused
 from appliance.core.home import Home
 from appliance.security import audit, canonical
+from appliance.security.bundle.importing import import_bundle
 from appliance.security.log import tree
 from appliance.security.trust import clock, root, store
 from appliance.security.trust.identity import identity_of, new_identity, public, read_card
@@ -226,8 +229,8 @@ def entry_at(link: sqlite3.Connection, at: str) -> None:
 
 def test_a_clock_set_back_revives_nothing(home: Home) -> None:
     with transaction(home) as link:
-        clock.vouched(link, b.NOW)
-        clock.vouched(link, b.NOW - 5)
+        site.vouch(link, b.NOW)
+        site.vouch(link, b.NOW - 5)
         entry_at(link, "2027-01-20T00:00:00+00:00")  # b.NOW is 2027-01-15
     floor = store.trust(home, seconds=lambda: 0).now
     assert floor == 1_800_403_200
@@ -236,7 +239,7 @@ def test_a_clock_set_back_revives_nothing(home: Home) -> None:
 
 def test_a_clock_far_ahead_moves_nothing_that_stays(home: Home) -> None:
     with transaction(home) as link:
-        clock.vouched(link, b.NOW)
+        site.vouch(link, b.NOW)
         entry_at(link, "2037-01-01T00:00:00+00:00")
         entry_at(link, "nonsense")
     assert store.trust(home, seconds=lambda: b.NOW + 60).now == b.NOW + 60
@@ -244,7 +247,7 @@ def test_a_clock_far_ahead_moves_nothing_that_stays(home: Home) -> None:
 
 def test_a_wrong_time_that_got_in_is_repaired(home: Home) -> None:
     with transaction(home) as link:
-        clock.vouched(link, b.NOW + 300 * b.DAY)
+        site.vouch(link, b.NOW + 300 * b.DAY)
         entry_at(link, "2028-01-01T00:00:00+00:00")
     with pytest.raises(TrustRefused):
         clock.repair(home, clock.SOFTWARE - 1, who="mira", because="the battery was dead")
@@ -256,5 +259,51 @@ def test_a_wrong_time_that_got_in_is_repaired(home: Home) -> None:
         entry = audit.tail(link, 1)[0]
     assert (entry["what"], entry["because"]) == ("clock.repair", "the battery was dead")
     with transaction(home) as link:
-        clock.vouched(link, b.NOW + 10)
+        site.vouch(link, b.NOW + 10)
     assert store.trust(home, seconds=lambda: 0).now == b.NOW + 10
+
+
+@pytest.mark.parametrize("change", ["newest = 4000000000", "newest = 0", "audit_seq = 1000000"])
+def test_a_time_that_was_written_into_the_row_is_told_and_not_believed(home: Home, change: str) -> None:
+    with transaction(home) as link:
+        site.vouch(link, b.NOW)
+        entry_at(link, "2027-01-20T00:00:00+00:00")
+        before = clock.floor(link)
+        assert clock.state(link, before).state == "right"
+    site.sql(home, f"UPDATE trust_clock SET {change}")  # noqa: S608
+    with reading(home) as link:
+        found = clock.state(link, before)
+        assert (found.floor, found.state, found.vouched) == (before, "edited", b.NOW)
+        assert "somebody has changed it" in clock.state(link, before - 1).why
+    assert store.trust(home, seconds=lambda: 0).now == before
+    clock.repair(home, b.NOW, who="mira", because="the row was edited")
+    with reading(home) as link:
+        assert clock.state(link, b.NOW).state == "right"
+    site.sql(home, "UPDATE trust_clock SET newest = ?", b.NOW - 5)
+    with reading(home) as link:
+        assert (clock.state(link, b.NOW).state, clock.floor(link)) == ("edited", b.NOW)
+
+
+def test_entries_of_an_older_version_leave_the_time_to_the_row(home: Home) -> None:
+    with transaction(home) as link:
+        clock.vouched(link, b.NOW)
+        audit.record(link, who="m", what="bundle.import", target="x")
+        assert clock.floor(link) == b.NOW and clock.state(link, b.NOW).state == "right"
+    clock.repair(home, b.NOW - 50, who="mira", because="from here on the log tells")
+    site.sql(home, "UPDATE trust_clock SET newest = 0")
+    with reading(home) as link:
+        assert clock.floor(link) == b.NOW - 50
+
+
+@pytest.mark.usefixtures("_their_time")
+def test_what_came_in_is_in_the_log_with_its_time(home: Home, tmp_path: Path) -> None:
+    b.pinned(home)
+    import_bundle(home, b.bundle(tmp_path / "x.clb").path, identity=b.EDGE, who="m")
+    site.sql(home, "UPDATE trust_clock SET newest = 0")
+    with reading(home) as link:
+        assert clock.known(link).newest == b.NOW - b.DAY
+
+
+@pytest.fixture
+def _their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: float(b.NOW))

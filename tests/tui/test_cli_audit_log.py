@@ -20,7 +20,6 @@ from appliance.core.home import Home, open_home
 from appliance.security import audit
 from appliance.security.log.requests import RequestLog
 from appliance.security.people import approvals
-from appliance.security.trust import clock
 from tui.cli import asking
 from tui.cli.entry import run
 from tui.site_key import make_site_key
@@ -215,7 +214,7 @@ def test_the_clock_is_shown_and_repaired(home: Home, say: Any) -> None:
     told, text = say("clock", "status")
     assert told["state"] == "right" and told["vouched"] is None and "at least" in text
     with transaction(home) as link:
-        clock.vouched(link, int(time.time()) + 300 * 86_400)
+        site.vouch(link, int(time.time()) + 300 * 86_400)
     told, text = say("clock", "status")
     assert told["state"] == "behind" and "cloister clock repair" in text
     today = time.strftime("%Y-%m-%dT%H:%M", time.gmtime())
@@ -229,7 +228,7 @@ def test_the_clock_is_shown_and_repaired(home: Home, say: Any) -> None:
 def test_two_people_repair_the_clock(home: Home, say: Any) -> None:
     site.settle_in(home)
     with transaction(home) as link:
-        clock.vouched(link, int(time.time()) + 300 * 86_400)
+        site.vouch(link, int(time.time()) + 300 * 86_400)
     repair = ("clock", "repair", time.strftime("%Y-%m-%d", time.gmtime()), "--because", "a test")
     assert say(*repair, who="ana", code=13)[0]["error"]["code"] == "not-allowed"
     assert say(*repair, who="sam", code=13)[0]["error"]["code"] == "needs-approval"

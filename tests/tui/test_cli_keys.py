@@ -131,7 +131,9 @@ def use(home: Home, key_id: str, days_ago: int, *numbers: int) -> None:
         usage.add(link, {(key_id, day): (numbers[0], numbers[1], numbers[2])})
 
 
-def test_the_list_fits_80_columns_whatever_is_in_it(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_fits_80_columns_whatever_is_in_it(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run(["key", "list"]) == 0
     assert "Make one: cloister key new --for NAME" in capsys.readouterr().out
     both = "clinic-letters-of-2029,lora-0007"
@@ -142,9 +144,9 @@ def test_the_list_fits_80_columns_whatever_is_in_it(home: Home, capsys: pytest.C
     use(home, last["id"], 1, 3, 5, 5)
     gone = key("new --for scanner --models lora-0007 --rate 60/m --tokens 200k/d --open 4", capsys)
     keys.revoke(home, gone["id"], "tests")
-    ended = key("new --for ended", capsys)
-    with transaction(home) as link:
-        link.execute("UPDATE api_keys SET expires = '2026-01-01T00:00:00+00:00' WHERE id = ?", (ended["id"],))
+    with monkeypatch.context() as then:
+        then.setattr(keys, "utc_now", lambda: datetime(2025, 12, 31, tzinfo=UTC))
+        keys.new_key(home, "ended", "tests", expires=datetime(2026, 1, 1, tzinfo=UTC))
     assert run(["key", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80

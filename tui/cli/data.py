@@ -1,7 +1,8 @@
-"""cloister data: import, list, show."""
+"""cloister data: import, list, show, remove."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from appliance.core.errors import ConfigWrong
 from tui.cli.face import Face, command
+from tui.words import bytes_text
 
 _LEARNS = {
     "label": "one label of a few",
@@ -17,7 +19,7 @@ _LEARNS = {
     "text": "running text",
     "preference": "which of two answers is better",
 }
-app = typer.Typer(help="Records in: import them, see what was found.", no_args_is_help=True)
+app = typer.Typer(help="Records in: import them, see what was found, remove them.", no_args_is_help=True)
 
 
 @command(app, "import")
@@ -182,3 +184,61 @@ def show_dataset(face: Face, name: str) -> dict[str, Any]:
         "unit": dataset.unit,
         **facts,
     }
+
+
+@command(app)
+def remove(
+    face: Face,
+    name: Annotated[str, typer.Argument(help="Dataset (all its versions), or dataset@version.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+) -> None:
+    """Remove records for good: their files, and what models answered to each. Two people agree to it.
+
+    Refused while a job uses them. What stays: the figures of the dataset and of its reports, what was spent
+    of its privacy budget, and what models have learnt from it; remove those too (cloister model remove).
+    """
+    from tui import session_data
+
+    going = session_data.plan_removal(face.session, name)
+    for one in going.datasets:
+        face.say(f"{one.title}: {sum(one.counts.values()):,} records, sha256 {one.sha256[:12]}")
+    face.say(f"{going.files} files, {bytes_text(going.size)}, will be gone for good.")
+    face.wrap("Figures, reports and what was spent of the privacy budget stay known.")
+    if going.models:
+        face.wrap(f"Trained on it, and still holding what they learnt: {', '.join(going.models)}.", rest="  ")
+    if going.bare:
+        face.wrap(
+            f"Without privacy, so records may be drawn out of them: {', '.join(going.bare)}. Remove them,"
+            f" too: cloister model remove {going.bare[-1]}",
+            rest="  ",
+        )
+    if going.unfinished:
+        jobs = ", ".join(going.unfinished)
+        face.wrap(f"Ended early and cannot be resumed without it; a checkpoint stays: job {jobs}.", rest="  ")
+    if not yes and not _agreed(face, name):
+        return
+    session_data.remove(face.session, name)
+    face.say(f"{name} is removed.")
+    face.result(
+        {
+            "name": name,
+            "removed": list(going.titles),
+            "files": going.files,
+            "size": going.size,
+            "models": list(going.models),
+            "without_privacy": list(going.bare),
+            "unfinished": list(going.unfinished),
+        }
+    )
+
+
+def _agreed(face: Face, name: str) -> bool:
+    if face.as_json or not sys.stdin.isatty():
+        raise ConfigWrong(
+            f"Nothing was removed: the records of {name} would be gone for good.",
+            "Add --yes if that is meant.",
+        )
+    if typer.prompt("Type its name to remove it for good", default="", show_default=False) == name:
+        return True
+    face.say("Nothing was removed.")
+    return False

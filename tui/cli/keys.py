@@ -106,6 +106,10 @@ def key_list(face: Face) -> None:
         if key.grant.collections:
             words = f"{key.id} may search the documents of {', '.join(key.grant.collections)}"
             face.wrap(words, rest="  ")
+    for key in found:
+        if key.state(now) == "altered":
+            face.wrap(f"{key.id} is not as the audit log says that it was made or ended: it opens nothing.")
+            face.say(f"End it: cloister key revoke {key.id}; then see who can write to the database.")
     face.result({"keys": [_told(key, now) | {"used_today": used.get(key.id, 0)} for key in every]})
 
 

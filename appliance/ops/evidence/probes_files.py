@@ -6,8 +6,8 @@ from appliance.core.files import sha256_file, sha256_folder
 from appliance.data import store
 from appliance.data.split import SPLITS
 from appliance.models import registry
-from appliance.ops.evidence.log_entries import told, untold
 from appliance.ops.evidence.shape import Found, Look, absent, count, lacks, some, supports
+from appliance.security.log.entries import told, untold
 from appliance.security.supply import baseline, installed, sbom
 
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from appliance.core.db import reading
 from appliance.data import store
 from appliance.models import registry
-from appliance.ops.evidence.log_entries import entries, told, untold
+from appliance.models.verdicts import verdicts
+from appliance.ops import data_removal
 from appliance.ops.evidence.shape import Found, Look, absent, count, lacks, some, supports
+from appliance.ops.holders import holders
 from appliance.security import keys
+from appliance.security.log.entries import entries, told
 from appliance.security.people import mode
 
 
 def lineage(look: Look) -> Found:
     """Which models hold which data set, through every step."""
-    held, lost = holders(look)
+    held, lost = holders(look.home)
     if not held and not lost:
         return absent("There is no data set and no trained model here.")
     if lost:
         return lacks(f"Made from a data set or a model that is not known here any more: {some(lost)}.")
-    words = [f"{name} is in {some(models, 4) if models else 'no model'}" for name, models in held.items()]
+    gone = {one.title for one in store.removed(look.home)}
+    words = [
+        f"{name}{' (removed)' if name in gone else ''} is in {some(models, 4) if models else 'no model'}"
+        for name, models in held.items()
+    ]
     return supports(
         f"For each data set it is known which models and files hold it: {'; '.join(words[:4])}"
         + (f"; and {len(words) - 4} more." if len(words) > 4 else "."),
@@ -28,26 +34,39 @@ def lineage(look: Look) -> Found:
 
 def erasure(look: Look) -> Found:
     """What was removed, and whether its files are gone."""
-    removed = entries(look.home, "model.remove", "docs.remove")
-    people = [one.title for one in store.datasets(look.home) if not one.synthetic]
+    removed = entries(look.home, "model.remove", "docs.remove", data_removal.ACTION)
     graves = [path.name for path in look.home.models.glob(".remov*")]
+    graves += [one.title for one in data_removal.left(look.home)]
     if graves:
         return lacks(
-            f"{count(len(graves), 'removal')} not finished: files of removed models are still there."
+            f"{count(len(graves), 'removal')} not finished: files of what was removed are still there."
         )
-    if people:
-        return lacks(
-            f"This version has no command that removes a data set ({some(people, 3)}); models and documents"
-            f" have one, used {len(removed)} times.",
-            removals=len(removed),
-        )
+    if back := _back(look):
+        return lacks(f"Removed by the audit log, and still here: {some(back)}.")
     if not removed:
         return absent("Nothing was removed here yet, so there is no record of an erasure.")
+    data = [one for one in store.removed(look.home) if not one.synthetic]
+    held, _ = holders(look.home)
+    known = list(dict.fromkeys(name for one in data for name in held[one.title]))
+    if bare := [name for name in known if data_removal.bare(look.home, name)]:
+        return lacks(
+            f"Removed records are still in models that learnt from them without privacy: {some(bare)}.",
+            removals=len(removed),
+        )
+    private = (
+        f" What was learnt under privacy from removed records is still in {some(known)}." if known else ""
+    )
     return supports(
-        f"{count(len(removed), 'removal')} in the log, last on {removed[-1][:10]}; no files of removed models"
-        " are left. Backups and old disk blocks are the organisation's.",
+        f"{count(len(removed), 'removal')} in the log, last on {removed[-1][:10]}; no files of what was"
+        f" removed are left.{private} Backups and old disk blocks are the organisation's.",
         removals=len(removed),
     )
+
+
+def _back(look: Look) -> list[str]:
+    """Data sets that are here though the log says that they were removed; a number is never given again."""
+    here = {one.title for one in store.datasets(look.home)}
+    return sorted(here & {entry["target"] for entry in told(look.home, data_removal.ACTION)})
 
 
 def units(look: Look) -> Found:
@@ -82,8 +101,8 @@ def documentation(look: Look) -> Found:
     made = [model for model in registry.models(look.home) if model.trained]
     if not made:
         return absent("No model was trained here.")
-    known = {one.title for one in store.datasets(look.home)}
-    reported, forms = _reported(look), _forms(look)
+    known = {one.title for one in (*store.datasets(look.home), *store.removed(look.home))}
+    reported, forms = verdicts(look.home), _forms(look)
     gaps = [
         f"{model.name} ({what})"
         for model in made
@@ -109,7 +128,7 @@ def evaluated(look: Look) -> Found:
     forms = [name for names in _forms(look).values() for name in names]
     if not forms:
         return absent("No model was trained here.")
-    reported = _reported(look)
+    reported = verdicts(look.home)
     failed = [name for name in forms if not reported.get(name, False)]
     if failed:
         return lacks(f"No newest report on the whole test split that passes its gate: {some(failed)}.")
@@ -137,30 +156,6 @@ def processing(look: Look) -> Found:
     )
 
 
-def holders(look: Look) -> tuple[dict[str, list[str]], list[str]]:
-    """The models that hold each data set (title), in order; and models whose origin is not known any more."""
-    models = registry.models(look.home)
-    by_name = {model.name: model for model in models}
-    held: dict[str, list[str]] = {one.title: [] for one in store.datasets(look.home)}
-    lost = []
-    for model in models:
-        step, seen = model, set[str]()
-        while True:
-            seen.add(step.name)
-            if step.dataset is not None:
-                if step.dataset in held:
-                    held[step.dataset].append(model.name)
-                elif step.trained:
-                    lost.append(model.name)
-            if step.parent is None or step.parent in seen:
-                break
-            if step.parent not in by_name:
-                lost.append(model.name)
-                break
-            step = by_name[step.parent]
-    return {name: list(dict.fromkeys(found)) for name, found in held.items()}, list(dict.fromkeys(lost))
-
-
 def _forms(look: Look) -> dict[str, list[str]]:
     """By trained model what is served of it: its GGUF files, or itself while it has none."""
     models = registry.models(look.home)
@@ -169,25 +164,6 @@ def _forms(look: Look) -> dict[str, list[str]]:
         made.name: [file.name for file in files if file.parent == made.name] or [made.name]
         for made in models
         if made.trained
-    }
-
-
-def _reported(look: Look) -> dict[str, bool]:
-    """Whether the newest whole report of each model passed, by the row and by the audit log."""
-    with reading(look.home) as link:
-        query = "SELECT model, passed, job, created FROM reports WHERE partial = 0 ORDER BY created, rowid"
-        rows = link.execute(query).fetchall()
-    judged = {
-        (entry["target"], entry["job"]): entry["passed"] and not entry["partial"]
-        for entry in told(look.home, "model.evaluate")
-    }
-    brought = {f"bundle-{entry['target'][:12]}" for entry in told(look.home, "bundle.import")}
-    return {
-        row["model"]: bool(row["passed"])
-        and bool(
-            judged.get((row["model"], row["job"]), row["job"] in brought or untold(look.home, row["created"]))
-        )
-        for row in rows
     }
 
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from appliance.core.db import reading
 from appliance.core.migrations import LOG_TRIGGERS
-from appliance.ops.evidence.log_entries import entries
 from appliance.ops.evidence.shape import Found, Look, absent, count, lacks, supports
+from appliance.security.log.entries import entries
 from appliance.security.log.request_rows import KEY_DAYS
 
 REVIEW_DAYS = 90

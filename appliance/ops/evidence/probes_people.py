@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from appliance.core.db import reading
-from appliance.ops.evidence.log_entries import told
 from appliance.ops.evidence.shape import Found, Look, absent, count, lacks, some, supports
+from appliance.security.log.entries import told
 from appliance.security.passphrase import read_cost
 from appliance.security.people import approvals, breakglass, guard, persons
 from appliance.security.people.persons import FREE_TRIES, wait_after

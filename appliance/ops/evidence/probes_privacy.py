@@ -12,11 +12,9 @@ from typing import Any
 from appliance.data import store
 from appliance.models import registry
 from appliance.models.registry import Model
-from appliance.ops.evidence.log_entries import told as told_of
 from appliance.ops.evidence.shape import Found, Look, absent, count, lacks, some, supports, version
-from appliance.privacy import ledger, uncharged
+from appliance.privacy import ledger, logged, uncharged
 from appliance.privacy.accountant import ACCOUNTANT
-from appliance.security.log.renewed import renewals
 
 _DRAWN = 20_000
 _SIGMA = 50.0
@@ -25,8 +23,12 @@ _WIDE = 6.0  # standard errors: a sound sampler is refused once in 10**9
 
 def epsilon(look: Look) -> Found:
     """Epsilon and delta of each dataset's whole history and of each model, counted anew."""
-    if lost := ledger.lost(look.home):
+    if lost := logged.lost(look.home):
         return lacks(f"The ledger has lost charges that the audit log tells of: {some(lost)}.")
+    if unknown := logged.unknown(look.home):
+        return lacks(f"The ledger has charges of which the audit log does not tell: {some(unknown)}.")
+    if changed := logged.changed(look.home):
+        return lacks(f"The budget is not the one that the audit log says was set: {some(changed)}.")
     budgets, private = ledger.budgets(look.home), _private(look)
     spent = {one.dataset: one.spent() for one in budgets}
     if not private and not any(spent.values()):
@@ -34,8 +36,6 @@ def epsilon(look: Look) -> Found:
     wrong = [one.dataset for one in budgets if not spent[one.dataset] <= one.epsilon_limit * (1 + 1e-9)]
     if wrong:
         return lacks(f"More was spent than the budget allows: {some(wrong)}.")
-    if raised := _raised(look, budgets):
-        return lacks(f"The budget is not the one that the audit log says was set: {some(raised)}.")
     for model in private:
         stated = float(model.facts["privacy"]["epsilon"])
         counted = _counted(look, model)
@@ -51,19 +51,6 @@ def epsilon(look: Look) -> Found:
         models={model.name: f"{float(model.facts['privacy']['epsilon']):.6g}" for model in private},
         datasets={name: f"{value:.6g}" for name, value in spent.items()},
     )
-
-
-def _raised(look: Look, budgets: list[ledger.Budget]) -> list[str]:
-    """Data sets whose limit was changed by other means than the log tells of."""
-    set_ = {
-        one["target"]: float(one["epsilon_limit"]) for one in told_of(look.home, "budget.open", "budget.set")
-    }
-    return [
-        one.dataset
-        for one in budgets
-        if f"{set_.get(one.dataset, one.epsilon_limit if renewals(look.home) else -1):g}"
-        != f"{one.epsilon_limit:g}"
-    ]
 
 
 def unit(look: Look) -> Found:
@@ -274,13 +261,18 @@ def _short(model: Model) -> str:
 def _unit(look: Look, model: Model) -> str | None:
     """The unit that the data set of a model declares."""
     named = model.dataset or ""
-    return next((one.unit for one in store.datasets(look.home) if one.title == named), None)
+    return next((one.unit for one in _ever(look) if one.title == named), None)
 
 
 def _harmless(look: Look, name: str) -> bool:
     """Whether every version of a data set is made up."""
-    known = [one.synthetic for one in store.datasets(look.home) if one.name == name]
+    known = [one.synthetic for one in _ever(look) if one.name == name]
     return bool(known) and all(known)
+
+
+def _ever(look: Look) -> list[store.Dataset]:
+    """Every data set version, also those whose records were removed."""
+    return [*store.datasets(look.home), *store.removed(look.home)]
 
 
 PROBES = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from appliance.core.home import Home
 from appliance.core.vaulted import AREAS, MAGIC, is_open
-from appliance.ops.evidence.log_entries import entries
 from appliance.ops.evidence.shape import Found, Look, absent, count, lacks, supports
+from appliance.security.log.entries import entries
 from appliance.security.vault import opened, unlocking
 from appliance.security.vault.slots import RECOVERY
 

@@ -243,6 +243,7 @@ def _go_live(link: sqlite3.Connection, home: Home, opened: Opened, who: str) -> 
         line=manifest.line,
         seq=manifest.seq,
         key_epoch=manifest.key_epoch,
+        created=manifest.created,
         files=len(manifest.files),
         size=manifest.size,
         checkpoint=manifest.facts.checkpoint,

@@ -240,7 +240,8 @@ def _begin(
         sync(folder)
         sync(folder.parent)
         carried, ended = _carried(link, told["intact"]), _ended(link)
-        _empty(link, {key.name for key in keys})
+        time = clock.floor(link)
+        _empty(link, {key.name for key in keys}, time)
         audit.record(
             link,
             who=who,
@@ -249,6 +250,7 @@ def _begin(
             history=history,
             statement=told,
             signatures=held["signatures"],
+            time=time,
         )
         for entry in carried:
             more = {key: entry[key] for key in ("digest", "packages")}
@@ -302,11 +304,9 @@ def _ended(link: sqlite3.Connection) -> dict[str, str]:
     return {row["key"]: row["name"] for row in rows if row["revoked"] or row["key"] in told}
 
 
-def _empty(link: sqlite3.Connection, origins: set[str]) -> None:
+def _empty(link: sqlite3.Connection, origins: set[str], time: int) -> None:
     """Take the old log out, in the caller's transaction; the time that is known stays known."""
-    with suppress(ValueError, TypeError):
-        link.execute("UPDATE trust_clock SET newest = MAX(newest, ?)", (clock.floor(link),))
-    link.execute("UPDATE trust_clock SET audit_seq = 0")
+    link.execute("UPDATE trust_clock SET newest = ?, audit_seq = 0", (time,))
     for name in LOG_TRIGGERS:
         link.execute(f"DROP TRIGGER IF EXISTS {name}")
     link.executemany("DELETE FROM witnesses WHERE origin = ?", [(one,) for one in origins])

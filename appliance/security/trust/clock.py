@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -29,35 +30,78 @@ SOFTWARE = 1_767_225_600
 """2026-01-01: no machine with this format has an earlier time."""
 
 REPAIR, TARGET = "clock.repair", "clock"
+_RENEWED = "audit.repair"
+_BROUGHT = ("bundle.import", "trust.root")
 _LOOKED_AT = 2000
 
 
 def floor(link: sqlite3.Connection, audit_time: AuditTime | None = None) -> int:
     """The time, in Unix seconds, that it is at least."""
+    believed = known(link)
+    signed = max(SOFTWARE, believed.newest)
+    return max(signed, (audit_time or last_entries)(link, believed.after, signed + AHEAD))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """The newest time that signers vouched for or two people set (0: none), and the entry after which the
+    machine's own times count. `edited`: the row says something else."""
+
+    newest: int
+    after: int
+    edited: bool
+
+
+def known(link: sqlite3.Connection) -> Known:
+    """What the log tells of the time; entries that are damaged tell nothing."""
     row = link.execute("SELECT newest, audit_seq FROM trust_clock").fetchone()
-    signed = max(SOFTWARE, int(row["newest"]))
-    return max(signed, (audit_time or last_entries)(link, int(row["audit_seq"]), signed + AHEAD))
+    kinds = (REPAIR, _RENEWED, *_BROUGHT)
+    rows = link.execute(
+        "SELECT seq, entry FROM audit WHERE instr(entry, ?) OR instr(entry, ?) OR instr(entry, ?)"
+        " OR instr(entry, ?) ORDER BY seq",
+        [f'"what":"{kind}"' for kind in kinds],
+    )
+    newest, after, older = 0, 0, False
+    for seq, text in rows:
+        with suppress(ValueError, KeyError, TypeError):
+            entry = json.loads(text)
+            if entry["what"] == REPAIR:
+                newest, after, older = int(entry["after"]), seq, False
+            elif entry["what"] == _RENEWED:
+                newest, older = int(entry.get("time", 0)), "time" not in entry
+            elif entry["what"] in _BROUGHT:
+                newest, older = max(newest, int(entry.get("created", 0))), older or "created" not in entry
+    if older:
+        newest = max(newest, int(row["newest"]))
+    held = (int(row["newest"]), int(row["audit_seq"])) if row is not None else None
+    return Known(newest=newest, after=after, edited=held != (newest, after))
 
 
 def vouched(link: sqlite3.Connection, seconds: int) -> None:
-    """Note, in the caller's transaction, a time that a trusted signature vouches for."""
+    """Note, in the caller's transaction, a time that a trusted signature vouches for.
+
+    What counts is that the entry of the change has it as `created`.
+    """
     link.execute("UPDATE trust_clock SET newest = MAX(newest, ?)", (seconds,))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
     """This machine's clock beside the floor, in Unix seconds. `vouched`: the newest time that a trusted
-    signature gave (0: none did). `state`: "right", "behind" or "ahead"."""
+    signature gave (0: none did). `state`: "right", "behind", "ahead", or "edited" where only the row that
+    keeps it is wrong."""
 
     machine: int
     floor: int
     vouched: int
     state: str
+    edited: bool = False
 
     @property
     def why(self) -> str:
         """The state in a sentence."""
-        return _WHY[self.state]
+        found = [self.state, *["edited"][: self.edited and self.state != "edited"]]
+        return " ".join(_WHY[one] for one in found)
 
 
 _WHY = {
@@ -70,15 +114,21 @@ _WHY = {
         "The clock lies more than 400 days after everything that is known of the time: what it would say is"
         " new or expired is judged by it all the same, so set it right."
     ),
+    "edited": (
+        "The time in the database is not the one that the audit log tells of: somebody has changed it. The"
+        " log is believed, so nothing has expired or come back by it. Two people set it right by a repair;"
+        " see who can write to the database."
+    ),
 }
 
 
 def state(link: sqlite3.Connection, seconds: int, audit_time: AuditTime | None = None) -> Clock:
     """How the machine's clock (`seconds`) stands to the floor."""
-    lowest = floor(link, audit_time)
-    vouched_at = int(link.execute("SELECT newest FROM trust_clock").fetchone()["newest"])
+    lowest, believed = floor(link, audit_time), known(link)
     found = "behind" if seconds < lowest else "ahead" if seconds > lowest + AHEAD else "right"
-    return Clock(machine=seconds, floor=lowest, vouched=vouched_at, state=found)
+    if found == "right" and believed.edited:
+        found = "edited"
+    return Clock(machine=seconds, floor=lowest, vouched=believed.newest, state=found, edited=believed.edited)
 
 
 def repair_content(seconds: int, because: str) -> dict[str, str]:

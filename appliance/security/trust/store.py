@@ -199,6 +199,7 @@ def accept(
             who=who,
             what="trust.root",
             target=f"version {new.version}",
+            created=new.created,
             expires=new.expires,
             roots=list(new.roots),
             compared_by=people,
