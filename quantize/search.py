@@ -92,7 +92,9 @@ def _fits(folder: Path, vocabulary: Vocabulary) -> tuple[list[str], str, str]:
         write_vocabulary(work / "draft.gguf", replace(vocabulary, pre=_PLACE))
         wanted = str(work / "wanted.json")
         doing = "Tokenizing with transformers"
-        total = worker.run(spell, doing=doing, folder=str(folder), strings=strings, target=wanted)
+        total = worker.run(
+            spell, doing=doing, writes=[work], folder=str(folder), strings=strings, target=wanted
+        )
         equal = _try(work, len(strings), total)
     nearest = max(equal, key=lambda name: equal[name])
     fits = [name for name in NAMES if equal.get(name) == total]
@@ -110,6 +112,7 @@ def _try(work: Path, first: int, total: int) -> dict[str, int]:
                 try_names,
                 doing="Looking for the pre-tokenizer",
                 timeout=60 + total / 500,
+                writes=[work],
                 draft=str(work / "draft.gguf"),
                 wanted=str(work / "wanted.json"),
                 first=first,

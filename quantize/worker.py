@@ -3,8 +3,9 @@
 llama.cpp answers some bad files with an abort. Every call into it on a file that is not proven
 goes through `start`. The child dies with its parent, leaves no core file, and has limits: wall time and
 what it may write, watched by the parent; processor time and memory, held by the kernel. It is in the
-strictest jail, also where the parent is in none: no network, and no way to the key agent, which would sign
-for the person at this terminal.
+strictest jail, also where the parent is in none: no network, no way to the key agent, which would sign
+for the person at this terminal, and no files but those that it is there to write. It gets no key of a sealed
+home: what it opens is a plain copy in memory, which its parent made (core.reading.local).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ from appliance.core.errors import ApplianceError, EngineFailed, JailRefused
 from appliance.core.files import write_json
 from appliance.core.offline import ENVIRONMENT
 from appliance.core.parent import die_with_parent
-from appliance.core.sealing import inherited
+from appliance.core.sealing import KEYS
 from appliance.security.airgap.filter import NONE
 from appliance.security.airgap.jail import enter
+from appliance.security.airgap.places import everywhere
 
 _ROOT = Path(__file__).resolve().parent.parent
 _MOST_OUTPUT, _MOST_RESULT = 50_000_000, 500_000_000  # bytes of log and of answer
@@ -48,9 +50,11 @@ class Child:
         self.doing, self.timeout = doing, timeout
         self._folder = tempfile.TemporaryDirectory(prefix="cloister-", dir=place)
         folder = Path(self._folder.name)
+        quiet = {**_QUIET, "TMPDIR": str(folder)}
         write_json(folder / "call.json", {**call, "parent": os.getpid(), "doing": doing, "timeout": timeout})
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, **ENVIRONMENT, **_QUIET, "PYTHONPATH": os.pathsep.join(paths)}
+        environment = {**os.environ, **ENVIRONMENT, **quiet, "PYTHONPATH": os.pathsep.join(paths)}
+        environment.pop(KEYS, None)
         with (folder / "output.txt").open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "quantize.worker", str(folder)],
@@ -58,7 +62,6 @@ class Child:
                 stdout=output,
                 stderr=output,
                 env=environment,
-                pass_fds=inherited(),
             )
         self._ends = time.monotonic() + timeout
 
@@ -127,6 +130,7 @@ def start(
     timeout: float = 1800,
     memory: int | None = None,
     place: Path | None = None,
+    writes: Sequence[Path] = (),
     **arguments: Any,
 ) -> Child:
     """Begin `function(**arguments)` in a child; `doing` names it in errors.
@@ -134,8 +138,9 @@ def start(
     `function` stands at the top of a module; arguments and result are JSON. `timeout` bounds its wall
     time, in seconds, and its processor time on all cores; `memory` its address space, in bytes. What the
     two tell each other lies in a folder that is removed at the end: in `place`, else in the system's /tmp.
+    The child writes there, and in the folders `writes`, and nowhere else if the kernel can hold it to that.
     """
-    named = {"module": function.__module__, "function": function.__name__}
+    named = {"module": function.__module__, "function": function.__name__, "writes": list(map(str, writes))}
     return Child({**named, "arguments": arguments, "memory": memory}, doing, timeout, place)
 
 
@@ -173,7 +178,7 @@ def main(folder: Path) -> int:
     if call["memory"]:
         _limit(resource.RLIMIT_AS, call["memory"])
     try:
-        _shut_in()
+        _shut_in([folder, *map(Path, call["writes"])])
         function = getattr(importlib.import_module(call["module"]), call["function"])
         write_json(folder / "result.json", function(**call["arguments"]))
     except ApplianceError as problem:
@@ -187,14 +192,14 @@ def main(folder: Path) -> int:
     return 0
 
 
-def _shut_in() -> None:
+def _shut_in(writes: Sequence[Path]) -> None:
     """Enter the jail; without one only where the policy of the site lets jobs run so.
 
     Raises:
         JailRefused: this machine cannot make it.
     """
     try:
-        enter(NONE, keep=inherited())
+        enter(NONE, keep=(), writes=[*writes, *everywhere()])
     except JailRefused:
         from appliance.core.home import open_home
         from appliance.security.airgap.policy import REQUIRED, policy  # with the database: only where asked

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from rich.text import Text
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
@@ -24,6 +25,7 @@ from appliance.security.people.signing import Signer
 from tui.cli.asking import open_screens_as
 from tui.cli.face import signer_of
 from tui.commands import Commands
+from tui.idle import LOOK, Idle
 from tui.screens.feedback import FeedbackScreen
 from tui.screens.frame import Framed
 from tui.screens.home import HomeScreen
@@ -65,12 +67,25 @@ class Cloister(App[None]):
         self.session = session
         self.view: SiteView | None = None
         self._told = ""
+        self.idle = Idle(session)
         if "TEXTUAL_ANIMATIONS" not in os.environ:
             self.animation_level = "none"
 
     def on_mount(self) -> None:
         """A console without box characters gets ASCII."""
         self.set_class(plain(), "-plain")
+        self.set_interval(LOOK, self.look_idle)
+
+    async def on_event(self, event: events.Event) -> None:
+        """A key or the mouse: somebody is there."""
+        if isinstance(event, events.Key | events.MouseEvent | events.Paste):
+            self.idle.touch()
+        await super().on_event(event)
+
+    def look_idle(self) -> None:
+        """Close the screens, and with them all that they know: nobody is there, or the site was locked."""
+        if why := self.idle.over():
+            self.exit(message=why)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """None of Textual's own: its Screenshot would write the screen to disk unseen."""

@@ -176,8 +176,7 @@ class Session:
         ledger.check_limit(epsilon_limit)
         found = store.get(self.home, dataset)
         unit, old = store.unit_of(found), ledger.budget(self.home, found.name)
-        said = logged.agreed(self.home, found.name).epsilon_limit
-        limit = (said or 0.0) if old else ledger.EPSILON_LIMIT
+        limit = (logged.agreed(self.home, found.name).epsilon_limit or 0.0) if old else ledger.EPSILON_LIMIT
         agree(
             self,
             ledger.limit_action(limit, epsilon_limit),

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 def check(session: Session) -> dict[str, Any]:
     """Try every way out in every jail, and without one; see appliance/security/airgap/selftest.py.
 
-    tried, blocked, seen_open, passed, line, policy, landlock, ways and left_out. It takes a few seconds.
+    tried, blocked, seen_open, passed, line, policy, landlock, files (whether the kernel holds jobs to the
+    places where they may write), ways and left_out. It takes a few seconds.
 
     Raises:
         JailRefused: this machine cannot make a jail, or the test can see nothing.
     """
+    from appliance.security.airgap.jail import holds_files
     from appliance.security.airgap.selftest import run
 
     found = run()
@@ -34,7 +36,8 @@ def check(session: Session) -> dict[str, Any]:
             **{name: told[name] for name in ("tried", "blocked", "seen_open", "passed")},
             open=[way["way"] for way in told["ways"] if way["result"] == "open"],
         )
-    return told | {"line": found.line(), "policy": policy(session), "landlock": landlock()}
+    told |= {"line": found.line(), "policy": policy(session), "landlock": landlock()}
+    return told | {"files": holds_files()}
 
 
 @acts("site.read")

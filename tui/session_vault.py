@@ -68,17 +68,19 @@ def unlock(session: Session, name: str, words: str, *, minutes: float, allow_swa
     home = session.home
     single = mode.mode(home) == mode.SINGLE
     known = name in {slot["name"] for slot in slots.people(home)}
+    master = None
     try:
         if not single and ((listed := persons.load(home)) is None or listed.find(name) is None):
             raise slots.wrong()  # their slot may still be there: see follow_people
         if single or known or unlocking.status(home)["locked"]:
-            unlocking.unlock(home, name, words, minutes=minutes, allow_swap=allow_swap)
+            mine = unlocking.unlock(home, name, words, minutes=minutes, allow_swap=allow_swap)
+            master = mine.master
     except slots.PassphraseWrong:
         _refused(home, name)
         raise
     if not single:
         signer = persons.sign_in(home, name, words, now=persons.utc_now())
-        unlocking.sign_in(home, name, signer.seed)
+        unlocking.sign_in(home, name, signer.seed, master=master)
         session_people.follow_people(session)
     _note(home, name, "vault.unlock", allow_swap=allow_swap)
 

@@ -6,6 +6,7 @@ and `int()` do). Only errors of our own speak: their messages are written to hol
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import resource
@@ -23,6 +24,7 @@ from appliance.core.errors import ApplianceError
 OURS = frozenset({"appliance", "federated", "quantize", "tui"})
 """Packages whose log lines are shown as they are."""
 
+_PR_SET_DUMPABLE = 4
 _DEEPEST = 20  # exceptions that led to each other
 
 
@@ -71,6 +73,14 @@ def no_core() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     least = 1 if most else 0
     resource.setrlimit(resource.RLIMIT_CORE, (least, least))
+
+
+def no_readers() -> None:
+    """No other process of this account may read this one's memory or take what it has open; ends with exec.
+
+    PR_SET_DUMPABLE, prctl(2). Root still may.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _told(how: str, problem: BaseException | None) -> None:

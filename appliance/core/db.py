@@ -96,6 +96,7 @@ def _connect_to_read(home: Home) -> sqlite3.Connection:
 def _open(home: Home) -> sqlite3.Connection:
     link = sqlite3.connect(home.database, timeout=30, isolation_level=None, check_same_thread=False)
     link.row_factory = sqlite3.Row
+    link.execute("PRAGMA temp_store=MEMORY")  # a job may not write where SQLite would put such files
     return link
 
 

@@ -50,9 +50,10 @@ class LlamaServer:
         self.folder, self.place = folder, _socket_folder(folder)
         socket, key = self.place / "engine.sock", secrets.token_urlsafe(32)
         self.wire = Wire(socket, key)
+        words = argv(socket)
         self.process = Supervisor(
-            argv(socket),
-            environment={**clean_environment(), "LLAMA_API_KEY": key},
+            words,
+            environment={**clean_environment(), **_libraries(Path(words[0])), "LLAMA_API_KEY": key},
             log_path=folder / "llama-server.log",
             answers=self.wire.healthy,
             clear=lambda: socket.unlink(missing_ok=True),  # left by kill -9, it would stop the bind
@@ -127,6 +128,12 @@ def common_flags(binary: Path, model: Path, socket: Path, *, threads: int) -> li
 def clean_environment() -> dict[str, str]:
     """A LLAMA_ARG_... of the operator's shell would change our argv behind our back."""
     return {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}
+
+
+def _libraries(binary: Path) -> dict[str, str]:
+    """Where its libraries lie, for a copy of it that lies elsewhere (unreadable.py)."""
+    there = [str(binary.parent.parent / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]
+    return {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, there))}
 
 
 @cache

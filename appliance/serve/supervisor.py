@@ -19,6 +19,7 @@ from appliance.security.airgap.filter import NONE
 from appliance.security.airgap.jail import for_child
 from appliance.serve.checked import Loading, unchecked
 from appliance.serve.childlog import ChildLog
+from appliance.serve.unreadable import unreadable
 
 _FIRST_DELAY, _LONGEST_DELAY, _LASTED = 0.1, 30.0, 60.0  # seconds
 
@@ -169,20 +170,27 @@ class Supervisor:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         try:
-            return await asyncio.create_subprocess_exec(
-                *self._argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env=self._environment,
-                pass_fds=self._files,
-                start_new_session=True,  # ctrl-C is ours to handle, with a drain
-                preexec_fn=partial(_bind_to, os.getpid(), self._memory, for_child(NONE)),
-            )
+            with contextlib.suppress(OSError), unreadable(Path(self._argv[0])) as copy:
+                return await self._exec(f"/proc/self/fd/{copy}", copy)
+            self._log(f"{self._name} can be looked into by this account: no program is run from memory here")
+            return await self._exec(self._argv[0])
         except (OSError, subprocess.SubprocessError) as problem:
             raise EngineFailed(
                 f"{self._name} cannot be started: {problem}.", "Run `make install` again."
             ) from problem
+
+    async def _exec(self, program: str, *more: int) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *self._argv,
+            executable=program,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=self._environment,
+            pass_fds=(*self._files, *more),
+            start_new_session=True,  # ctrl-C is ours to handle, with a drain
+            preexec_fn=partial(_bind_to, os.getpid(), self._memory, for_child(NONE)),
+        )
 
     async def _end(self) -> None:
         if self._process is None or self._process.returncode is not None:

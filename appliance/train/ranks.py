@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from appliance.core.crash import say_no_words
+from appliance.core.crash import no_readers, say_no_words
 from appliance.core.errors import ApplianceError, JobFailed
 from appliance.core.files import write_json
 from appliance.core.home import open_home
@@ -33,6 +33,10 @@ from appliance.core.sealing import inherited
 from appliance.security.people import orders
 
 _ANSWER = "ranks.json"
+_TORCHRUN = (  # it inherits the keys of a sealed home, to hand them on
+    "from appliance.core.crash import no_readers; no_readers(); import runpy; "
+    "runpy.run_module('torch.distributed.run', run_name='__main__', alter_sys=True)"
+)
 T = TypeVar("T")
 
 
@@ -108,7 +112,7 @@ def launch(job: Job, processes: int) -> dict[str, Any]:
     """
     answer = job.folder / _ANSWER
     answer.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
+    command = [sys.executable, "-c", _TORCHRUN, "--standalone", "--no-python"]
     command += [f"--nproc-per-node={processes}", sys.executable, "-m", "appliance.train.ranks"]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     child = subprocess.Popen(
@@ -148,6 +152,7 @@ class _Silent(Job):
 def _main(folder: Path) -> int:
     """One process of a run: `python -m appliance.train.ranks JOBFOLDER`, started by torchrun."""
     os.umask(0o077)
+    no_readers()
     die_with_parent(os.getppid())  # torchrun, which dies with the job: a resumed run must be alone
     stay_offline()
     say_no_words()

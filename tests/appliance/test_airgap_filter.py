@@ -74,6 +74,9 @@ SOCKETS = {  # (x86_64, aarch64)
     "sendmsg": (46, 211),
     "sendmmsg": (307, 269),
 }
+PROCESSES = {"clone": (56, 220), "clone3": (435, 435)}
+NAMESPACES = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
+THREAD, CHILD = 0x3D0F00, 0x1200011  # flags of glibc's pthread_create and fork
 HEADERS = {
     "x86_64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
     "aarch64": Path("/usr/include/asm-generic/unistd.h"),
@@ -83,7 +86,7 @@ every_profile = pytest.mark.parametrize("profile", PROFILES.values(), ids=list(P
 
 
 def verdict(profile: Profile, machine: Machine, call: str, *arguments: int) -> int:
-    number = {**FORBIDDEN, **SOCKETS}[call][list(MACHINES).index(machine.name)]
+    number = {**FORBIDDEN, **SOCKETS, **PROCESSES}[call][list(MACHINES).index(machine.name)]
     assert number is not None
     return run_filter(program(profile, machine), number, *arguments, arch=machine.audit_arch)
 
@@ -91,7 +94,7 @@ def verdict(profile: Profile, machine: Machine, call: str, *arguments: int) -> i
 @pytest.mark.parametrize("name", MACHINES)
 def test_numbers_are_those_of_the_kernel(name: str) -> None:
     place = list(MACHINES).index(name)
-    for call, numbers in {**FORBIDDEN, **SOCKETS}.items():
+    for call, numbers in {**FORBIDDEN, **SOCKETS, **PROCESSES}.items():
         assert MACHINES[name].numbers.get(call) == numbers[place], call
     if not HEADERS[name].exists():
         return
@@ -121,6 +124,16 @@ def test_another_calling_convention_ends_the_process(machine: Machine, profile: 
 def test_no_profile_allows_the_way_round(machine: Machine, profile: Profile, call: str) -> None:
     if FORBIDDEN[call][list(MACHINES).index(machine.name)] is not None:
         assert verdict(profile, machine, call) == REFUSE
+
+
+@every_machine
+@every_profile
+def test_processes_are_made_but_no_namespaces(machine: Machine, profile: Profile) -> None:
+    for flags in (THREAD, CHILD, 0x4111, THREAD | 1 << 40):
+        assert verdict(profile, machine, "clone", flags) == ALLOW
+        for one in NAMESPACES:
+            assert verdict(profile, machine, "clone", flags | one) == REFUSE
+    assert verdict(profile, machine, "clone3") == 0x00050000 | errno.ENOSYS
 
 
 @every_machine

@@ -103,6 +103,46 @@ tell(said=done.stderr)
     assert "PermissionError" in found["said"]
 
 
+NEW = """
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+def made(call, *words):
+    pid = libc.syscall(call, *map(ctypes.c_ulong, words))
+    if pid == 0:
+        os._exit(0)
+    if pid > 0:
+        os.waitpid(pid, 0)
+    return ctypes.get_errno() if pid < 0 else 0
+wanted = ctypes.create_string_buffer(struct.pack("=QQQQQ24x", 0x50000000, 0, 0, 0, 17), 64)
+calls = jail.this_machine().numbers
+asked = (0x10000000, 0x40000000, 0x50000000)
+user, net, both = (made(calls["clone"], flags | 17, 0, 0, 0, 0) for flags in asked)
+three = made(calls["clone3"], ctypes.addressof(wanted), 64)
+"""
+WORK = """
+import subprocess
+told = []
+thread = threading.Thread(target=lambda: told.append(subprocess.run(["true"]).returncode))
+thread.start(); thread.join()
+forked = os.waitpid(os.fork() or os._exit(3), 0)[1]
+tell(user=user, net=net, both=both, three=three, thread=told, forked=forked)
+"""
+
+
+def test_no_namespace_of_its_own_and_threads_and_programs_still() -> None:
+    found = in_child(NEW + WORK, before="enter(NONE, keep=())")
+    assert found.pop("three") == errno.ENOSYS
+    assert found.pop("thread") == [0] and found.pop("forked") == 3 << 8
+    assert set(found.values()) == {errno.EPERM}
+
+
+def test_without_the_filter_there_is_one() -> None:
+    found = in_child(NEW + WORK)
+    if found["both"]:
+        pytest.skip("this kernel gives accounts no namespaces")
+    assert (found["user"], found["three"]) == (0, 0)
+
+
 TURN = """
 listener = socket.create_server(("127.0.0.1", 0))
 client = socket.create_connection(listener.getsockname()); accepted, _ = listener.accept()

@@ -22,6 +22,7 @@ from evidence_support import CANARY, ask, now, outcome
 from appliance.core.db import transaction
 from appliance.core.home import Home
 from appliance.models import registry, removal
+from appliance.ops import data_removal
 from appliance.ops.evidence import probes_log, probes_network, shape
 from appliance.ops.evidence.probes_lineage import holders
 from appliance.security import audit, keys
@@ -296,6 +297,10 @@ def test_removals(home: Home) -> None:
     assert outcome(home, "erasure") == NO
     grave.rmdir()
     site.add_data(home)
+    data_removal.remove(home, "inbox", who="mira")
+    assert ask(home, "erasure").figures == {"removals": 2} and outcome(home, "erasure") == YES
+    with transaction(home) as link:  # put back behind the log's back
+        link.execute("UPDATE datasets SET facts = json_remove(facts, '$.removed')")
     assert "inbox@1" in ask(home, "erasure").text and outcome(home, "erasure") == NO
 
 

@@ -35,7 +35,7 @@ def test_a_number_given_again_is_not_the_session_that_signed_in(
     home, master = sealed_home(tmp_path / "home")
     for began, name in (("7", "mira"), ("8", "")):
         held = _signed_in(home, master, "7")
-        monkeypatch.setattr(agents, "_leader", lambda session, began=began: began)
+        monkeypatch.setattr(agents, "leader", lambda session, began=began: began)
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.sendall(canonical.encode({"do": "who"}) + b"\n")
@@ -47,7 +47,7 @@ def test_who_has_ended_asks_for_nobody(tmp_path: Path, monkeypatch: pytest.Monke
     """It connected, gave the socket away and ended: its number may be of mira's terminal by now."""
     home, master = sealed_home(tmp_path / "home")
     held = _signed_in(home, master, "7")
-    monkeypatch.setattr(agents, "_leader", lambda session: "7")
+    monkeypatch.setattr(agents, "leader", lambda session: "7")
     told = {}
     for ends in (False, True):
         path = str(tmp_path / f"{ends}.sock")
@@ -66,7 +66,7 @@ def test_who_has_ended_asks_for_nobody(tmp_path: Path, monkeypatch: pytest.Monke
             link, _ = listener.accept()
             with link:
                 try:
-                    link.getsockopt(socket.SOL_SOCKET, agents._SO_PEERPIDFD)
+                    link.getsockopt(socket.SOL_SOCKET, place._SO_PEERPIDFD)
                 except OSError as problem:
                     if problem.errno == errno.ENOPROTOOPT:
                         pytest.skip("needs Linux 6.5")
@@ -83,7 +83,7 @@ def test_who_has_ended_asks_for_nobody(tmp_path: Path, monkeypatch: pytest.Monke
 def test_who_is_outside_of_this_container_shares_no_session(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert agents._session(theirs, 0) == 0 and agents._leader(0) == ""
+        assert agents._session(theirs, 0) == 0 and agents.leader(0) == ""
 
 
 def test_the_lock_removes_what_the_killed_left_in_memory(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import pytest
 from vault_support import CANARY, WORDS, keys_of, sealed_home, unlocked
 
 from appliance.core import files, reading
-from appliance.core.errors import Busy
+from appliance.core.errors import Busy, ConfigWrong
 from appliance.core.home import Home, open_home
 from appliance.core.sealing import SealBroken
-from appliance.security.vault import box, existing, rotation, slots
+from appliance.core.vaulted import VaultGone
+from appliance.security.vault import box, existing, rotation, slots, unlocking
 from appliance.security.vault import header as heads
 from appliance.security.vault.keys import store_keys
 from appliance.security.vault.sealed import open_sealed
@@ -100,6 +101,7 @@ def test_a_home_with_files_is_sealed_and_plain_files_are_refused_then(tmp_path: 
         _check(home)  # readable while it goes on
     assert existing.seal_existing(home, master) == 13
     assert existing.seal_existing(home, master) == 0
+    assert box.read(home.path)[0].epoch == 2
     there = [file for file in home.path.rglob("*") if file.is_file()]
     assert CANARY.encode() not in b"".join(file.read_bytes() for file in there)
     assert {name: (home.path / name).read_bytes() for name in STAYS} == STAYS
@@ -108,6 +110,75 @@ def test_a_home_with_files_is_sealed_and_plain_files_are_refused_then(tmp_path: 
         (home.feedback / "0.json").write_bytes(b"put there by somebody")
         with pytest.raises(SealBroken):
             reading.read_bytes(home.feedback / "0.json")
+    with pytest.raises(SealBroken, match="is plain"):  # nor is it sealed as if it were ours
+        existing.seal_existing(home, master)
+    assert (home.feedback / "0.json").read_bytes() == b"put there by somebody"
+
+
+def test_the_vault_json_of_before_the_sealing_opens_nothing(tmp_path: Path) -> None:
+    """It says that plain files count, and its slots hold the same master: planted ones would be read."""
+    home = open_home(tmp_path / "home")
+    _write(home)
+    master = slots.create(home, "mira", WORDS)
+    with unlocked(home, master):
+        files.write_bytes(home.feedback / "early.json", b"sealed before the home was sealed whole")
+    vault, early = home.path / "vault.json", home.feedback / "early.json"
+    old, copy = vault.read_bytes(), early.read_bytes()
+    existing.seal_existing(home, master)
+    vault.write_bytes(old)
+    assert not box.read(home.path)[0].whole and slots.open_slot(home, "mira", WORDS).master == master
+    for put_back in (b"", copy):
+        if put_back:
+            early.write_bytes(put_back)
+        (home.feedback / "0.json").write_bytes(b"put there by somebody")
+        with pytest.raises(VaultGone, match="from before everything was sealed"):
+            unlocking.unlock(home, "mira", WORDS, allow_swap=True)
+        assert unlocking.status(home)["locked"] is True
+    with unlocked(home, master), pytest.raises(SealBroken):  # below the agent, too
+        reading.read_bytes(home.feedback / "1.json")
+
+
+@pytest.mark.parametrize("again", ["seal", "rotate"])
+def test_a_sealing_that_was_killed_at_its_end_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    home = open_home(tmp_path / "home")
+    _write(home)
+    master = slots.create(home, "mira", WORDS)
+    with monkeypatch.context() as patch:
+        patch.setattr(rotation, "add_header", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            existing.seal_existing(home, master)
+    assert box.read(home.path)[0].stage == "adding"
+    with unlocked(home, master):
+        files.write_bytes(home.feedback / "0.json", CONTENT["feedback/0.json"])
+        _check(home)
+    if again == "rotate":
+        before, master = master, rotation.rotate(home, master)
+        assert master != before
+    existing.seal_existing(home, master)
+    found = box.read(home.path)[0]
+    assert (found.stage, found.whole, found.epoch) == ("", True, 4 if again == "rotate" else 2)
+    with unlocked(home, master):
+        _check(home)
+
+
+def test_a_sealing_does_not_end_a_change_of_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, master = sealed_home(tmp_path / "home")
+    with unlocked(home, master):
+        _write(home)
+    with monkeypatch.context() as patch:
+        patch.setattr(rotation, "add_header", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            rotation.rotate(home, master)
+    with pytest.raises(ConfigWrong, match="not finished"):
+        existing.seal_existing(home, master)
+    with unlocked(home, rotation.rotate(home, master)):
+        _check(home)
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("what", ["rotate", "seal", "write"])

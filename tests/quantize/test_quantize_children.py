@@ -14,6 +14,8 @@ import pytest
 
 from appliance.core.errors import EngineFailed, JailRefused, NoRoom
 from appliance.core.home import open_home
+from appliance.core.sealing import KEYS, inherited
+from appliance.security.airgap.jail import holds_files
 from appliance.security.airgap.policy import set_policy
 from quantize import worker
 
@@ -79,6 +81,26 @@ def test_a_child_is_shut_in_though_its_parent_is_not(tmp_path: Path) -> None:
         assert fuzz_support.open_doors(path)["unix"] == "open"  # as of this process: the test can see it
         held = worker.run(fuzz_support.open_doors, doing="Asking", timeout=60, path=path)
     assert held == {"network": "PermissionError", "unix": "PermissionError"}
+
+
+@pytest.mark.usefixtures("helpers")
+def test_a_child_has_no_key_and_writes_where_it_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("run", "work"):
+        (tmp_path / name).mkdir()
+    handle = os.memfd_create(KEYS, 0)  # as a job's, which its children inherit
+    try:
+        monkeypatch.setenv(KEYS, str(handle))
+        assert inherited() == (handle,)
+        there = [str(tmp_path / "run"), str(tmp_path / "work")]
+        held = worker.run(
+            fuzz_support.keys_and_files, doing="Asking", timeout=60, writes=[tmp_path / "work"], there=there
+        )
+    finally:
+        os.close(handle)
+    shut = "PermissionError" if holds_files() else "open"
+    assert held == {"named": False, "keys": [], there[0]: shut, there[1]: "open"}
 
 
 @pytest.mark.usefixtures("helpers")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from appliance.core.db import reading
 from appliance.core.home import Home
+from appliance.ops.evidence import probes_network
+from appliance.ops.evidence.shape import Look
 from appliance.security import audit
-from appliance.security.airgap import selftest
+from appliance.security.airgap import jail, kernel, selftest
 from appliance.security.airgap.selftest import Found, SelfTest
-from appliance.security.airgap.syscalls import this_machine
+from appliance.security.airgap.syscalls import MACHINES, this_machine
 from tui.cli.entry import run
 
 
@@ -46,6 +49,20 @@ def test_the_table_fits_80_columns(
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) < 80
     assert "2 ways tried, 2 blocked; 1 of them" in " ".join(said.split()) and "shut anyway" in said
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_a_kernel_without_rules_for_files_is_named(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    monkeypatch.setattr(selftest, "run", ways)
+    monkeypatch.setattr(jail, "this_machine", lambda: MACHINES["x86_64"])
+    monkeypatch.setattr(kernel, "landlock_version", lambda machine: version)
+    assert run(["airgap", "check", "--home", str(home.path)]) == 0
+    said = capsys.readouterr().out
+    assert ("LEFT OPEN: this kernel has no Landlock file rules" in said) == (version < 2)
+    told = probes_network.airgap(cast(Look, SimpleNamespace(home=home)))
+    assert ("Left open: this kernel" in told.text) == (version < 2)
 
 
 def test_an_open_way_fails_and_is_named(

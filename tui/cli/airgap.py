@@ -37,6 +37,13 @@ def check(face: Face) -> None:
         face.wrap(f"Landlock {found['landlock']} holds TCP a second time.")
     else:
         face.wrap("This kernel has no Landlock network rules (Linux 6.7): seccomp stands alone.")
+    if found["files"]:
+        face.wrap("Landlock keeps jobs from writing anywhere but where they must.")
+    else:
+        face.wrap(
+            "LEFT OPEN: this kernel has no Landlock file rules (Linux 5.19), so a job can write wherever this"
+            " account can, and put itself in the key agent's place."
+        )
     if found["policy"] == "off":
         face.wrap(
             "WARNING: this site's policy lets jobs run without the jail: cloister airgap policy required"

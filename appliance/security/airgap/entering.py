@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from appliance.core.home import Home
+from appliance.security.airgap import places
 from appliance.security.airgap.filter import LISTEN, LOOPBACK, NONE, SERVE, Profile
 from appliance.security.airgap.jail import Jail, enter, jailed
 from appliance.security.airgap.policy import REQUIRED, policy
@@ -40,7 +41,10 @@ def enter_first(home: Home, kind: str, spec: Mapping[str, Any], *, keep: tuple[i
     Raises:
         JailRefused: the policy asks for a jail and this machine cannot make it.
     """
-    return enter(first_profile(kind, spec), keep=keep) if policy(home) == REQUIRED else None
+    if policy(home) != REQUIRED:
+        return None
+    writes, handles = places.of_job(home, kind)
+    return enter(first_profile(kind, spec), keep=(*keep, *handles), writes=writes)
 
 
 def port_is_open() -> Jail | None:

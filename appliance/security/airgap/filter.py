@@ -11,6 +11,8 @@ The rules, for every profile:
   listens, or that a client has connected to, can be turned around (shutdown() or connect() to nothing,
   then connect()). A unix socket has a name that short as /dev/fd/N: see `appliance/serve/wire.py`.
 - TCP Fast Open, which connects without connect(), is refused in sendto, sendmsg and sendmmsg.
+- clone() makes threads and processes, no namespace: in one of its own a process has rights over mounts and
+  networks. clone3(), whose flags lie in memory, is not there (ENOSYS): libc then takes clone().
 - What reaches the kernel, other processes or another network past these rules is refused (DENIED).
 """
 
@@ -26,7 +28,9 @@ Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, co
 
 LOAD, AND, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000  # SECCOMP_RET_*
+ABSENT = 0x00050000 | errno.ENOSYS
 MSG_FASTOPEN = 0x20000000
+NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET (linux/sched.h)
 SHORT_ADDRESS = 16  # bytes; connect() to the internet takes none below
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data; both machines are little-endian
 _TYPE_MASK = 0xF  # of socket()'s second argument; above it are SOCK_NONBLOCK and SOCK_CLOEXEC
@@ -98,6 +102,8 @@ def program(profile: Profile, machine: Machine) -> list[Instruction]:
         made += _rule(number["connect"], _connect(profile.connect))
     for name, place in (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3)):
         made += _rule(number[name], _without(place, MSG_FASTOPEN))
+    made += _rule(number["clone"], _without(0, NAMESPACES))  # flags come first on both machines: clone(2)
+    made += _rule(number["clone3"], [(RETURN, 0, 0, ABSENT)])
     for name in DENIED:
         if name in number:
             made += _rule(number[name], [(RETURN, 0, 0, REFUSE)])

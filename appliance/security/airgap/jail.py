@@ -1,12 +1,12 @@
-"""The jail: what a process may no longer do with the network, from here to its end and for all it starts.
+"""The jail: what a process may no longer do, from here to its end and for all it starts.
 
 `enter` is one way. It closes what was inherited, forbids new rights, cores and readers of this memory,
 and puts the seccomp filter of a profile on every thread (`filter.py`). Where the kernel has Landlock's
-network rules (Linux 6.7), they hold TCP a second time and shut the memory of processes outside. Entered
-again, the stricter of both holds.
+network rules (Linux 6.7), they hold TCP a second time and shut the memory of processes outside; its file
+rules (Linux 5.19) hold where it may write. Entered again, the stricter of both holds.
 
-What it does not do: hold files, CPU or memory, or programs outside that this account may ask for help
-through files. A profile with connect "short" still reaches unix sockets this account may open.
+What it does not do: hold what is read, CPU or memory. A profile with connect "short" still reaches unix
+sockets this account may open.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ _OFF = "or allow jobs without one: cloister airgap policy off"
 class Jail:
     """What holds this process: the profile entered last, and Landlock's version where it helps (else 0).
 
-    `seen_open`: the door that was found shut afterwards (an internet socket) had been open before.
+    `files`: it can write only where it was said. `seen_open`: the door that was found shut afterwards (an
+    internet socket) had been open before.
     """
 
     profile: str
     landlock: int
     empty_network: bool
+    files: bool
     seen_open: bool
 
 
@@ -48,12 +50,25 @@ def jailed() -> Jail | None:
     return _held[-1] if _held else None
 
 
-def enter(profile: Profile, *, keep: Collection[int] | None = None, ports: Iterable[int] = ()) -> Jail:
+def holds_files() -> bool:
+    """Whether this kernel can hold a job to the places where it may write."""
+    machine = this_machine()
+    return machine is not None and kernel.landlock_version(machine) >= kernel.FILE_RULES
+
+
+def enter(
+    profile: Profile,
+    *,
+    keep: Collection[int] | None = None,
+    ports: Iterable[int] = (),
+    writes: Iterable[Path] | None = None,
+) -> Jail:
     """Put this process into the jail for good.
 
     `keep`: descriptors that stay open besides 0, 1 and 2; None leaves all open, as for a second
-    entry. `ports`: where a profile that has ports may connect to. Enter the first time while there is a
-    single thread: seccomp takes in the others, Landlock does not.
+    entry. `ports`: where a profile that has ports may connect to. `writes`: the only files and folders in
+    which it may write, if the kernel can hold that; None is everywhere. Enter the first time while there is
+    a single thread: seccomp takes in the others, Landlock does not.
 
     Raises:
         JailRefused: this machine or its kernel cannot hold it; the process must not go on.
@@ -72,7 +87,7 @@ def enter(profile: Profile, *, keep: Collection[int] | None = None, ports: Itera
             _leave_network()
         no_core()
         kernel.no_new_privileges()  # first: without root the kernel asks for it before any of the others
-        landlock = _held[0].landlock if _held else _restrict(profile, machine, ports)
+        landlock = _held[0].landlock if _held else _restrict(profile, machine, ports, writes)
         if not _hides_processes():
             kernel.not_dumpable()
         before = _internet()
@@ -88,6 +103,7 @@ def enter(profile: Profile, *, keep: Collection[int] | None = None, ports: Itera
             profile=profile.name,
             landlock=landlock,
             empty_network=profile.empty_network,
+            files=_held[0].files if _held else writes is not None and landlock >= kernel.FILE_RULES,
             seen_open=before is None,
         )
     )
@@ -102,7 +118,7 @@ def for_child(profile: Profile) -> Callable[[], None]:
     return partial(kernel.install, program(profile, machine), machine)
 
 
-def _restrict(profile: Profile, machine: Machine, ports: Iterable[int]) -> int:
+def _restrict(profile: Profile, machine: Machine, ports: Iterable[int], writes: Iterable[Path] | None) -> int:
     """Landlock's version where it was put on, else 0. Only once: what was started between two could not
     be signalled any more."""
     version = kernel.landlock_version(machine)
@@ -111,7 +127,9 @@ def _restrict(profile: Profile, machine: Machine, ports: Iterable[int]) -> int:
             f"This kernel (Landlock {version}) cannot hold a process to the coordinator's port.",
             f"Use Linux 6.7 or newer, {_OFF}",
         )
-    if version < (kernel.SCOPES if profile.empty_network else kernel.NETWORK_RULES):
+    if version < kernel.FILE_RULES:
+        writes = None
+    if writes is None and version < (kernel.SCOPES if profile.empty_network else kernel.NETWORK_RULES):
         return 0
     kernel.landlock(
         machine,
@@ -119,6 +137,7 @@ def _restrict(profile: Profile, machine: Machine, ports: Iterable[int]) -> int:
         binds=profile.binds,
         connects=profile.empty_network,
         ports=ports if profile.ports else (),
+        writes=writes,
     )
     return version
 

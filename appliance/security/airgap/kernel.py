@@ -9,8 +9,10 @@ import ctypes
 import fcntl
 import os
 import socket
+import stat
 import struct
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from appliance.security.airgap.filter import Instruction
 from appliance.security.airgap.syscalls import Machine
@@ -21,9 +23,13 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
 _BIND_TCP, _CONNECT_TCP = 1, 2  # LANDLOCK_ACCESS_NET_*
 _SCOPE_ABSTRACT, _SCOPE_SIGNAL = 1, 2  # LANDLOCK_SCOPE_*
-_RULE_NET_PORT = 2
+_RULE_PATH, _RULE_NET_PORT = 1, 2
 _ASK_VERSION = 1
-NETWORK_RULES, SCOPES = 4, 6  # the Landlock versions that brought them
+FILE_RULES, NETWORK_RULES, SCOPES = 2, 4, 6  # the Landlock versions that brought them
+_TRUNCATES = 3
+# LANDLOCK_ACCESS_FS_*: WRITE_FILE; REMOVE_DIR to MAKE_SYM and REFER (moving between folders); TRUNCATE
+_WRITE, _CHANGE, _TRUNCATE = 1 << 1, 0x3FF0 & ~(1 << 6 | 1 << 11), 1 << 14
+_MAKE_DEVICES = 1 << 6 | 1 << 11  # MAKE_CHAR, MAKE_BLOCK
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -70,28 +76,46 @@ def landlock_version(machine: Machine) -> int:
 
 
 def landlock(
-    machine: Machine, version: int, *, binds: bool, connects: bool, ports: Iterable[int] = ()
+    machine: Machine,
+    version: int,
+    *,
+    binds: bool,
+    connects: bool,
+    ports: Iterable[int] = (),
+    writes: Iterable[Path] | None = None,
 ) -> None:
     """Landlock for this thread and what it starts: TCP connect() to `ports` only unless `connects` to any;
-    TCP bind() only if `binds`.
+    TCP bind() only if `binds`; files written, made, moved and removed only in and below `writes`, if given.
 
     It also ends every way into processes outside (ptrace, /proc/PID/mem), and from version SCOPES on
     signals to them and their abstract unix sockets. Call it while there is a single thread.
     """
-    handled = (0 if connects else _CONNECT_TCP) | (0 if binds else _BIND_TCP)
-    words = struct.pack("=QQ", 0, handled)
+    alone = _WRITE | (_TRUNCATE if version >= _TRUNCATES else 0)  # what there is to allow of a file
+    words = struct.pack("=Q", 0 if writes is None else alone | _CHANGE | _MAKE_DEVICES)
+    if version >= NETWORK_RULES:
+        words += struct.pack("=Q", (0 if connects else _CONNECT_TCP) | (0 if binds else _BIND_TCP))
     if version >= SCOPES:
         words += struct.pack("=Q", _SCOPE_ABSTRACT | _SCOPE_SIGNAL)
     held = ctypes.create_string_buffer(words, len(words))
     rules = call(machine.numbers["landlock_create_ruleset"], ctypes.addressof(held), len(words), 0)
     try:
         for port in ports:
-            rule = ctypes.create_string_buffer(struct.pack("=QQ", _CONNECT_TCP, port), 16)
-            add = machine.numbers["landlock_add_rule"]
-            call(add, rules, _RULE_NET_PORT, ctypes.addressof(rule), 0)
+            _allow(machine, rules, _RULE_NET_PORT, struct.pack("=QQ", _CONNECT_TCP, port))
+        for path in writes or ():
+            handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            try:
+                allowed = alone | (_CHANGE if stat.S_ISDIR(os.fstat(handle).st_mode) else 0)
+                _allow(machine, rules, _RULE_PATH, struct.pack("=Qi", allowed, handle))
+            finally:
+                os.close(handle)
         call(machine.numbers["landlock_restrict_self"], rules, 0)
     finally:
         os.close(rules)
+
+
+def _allow(machine: Machine, rules: int, kind: int, words: bytes) -> None:
+    rule = ctypes.create_string_buffer(words, len(words))
+    call(machine.numbers["landlock_add_rule"], rules, kind, ctypes.addressof(rule), 0)
 
 
 def empty_network() -> None:

@@ -46,6 +46,8 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "iopl": (172, None),
     "ioperm": (173, None),
     # another view of files or of the network
+    "clone": (56, 220),
+    "clone3": (435, 435),
     "setns": (308, 268),
     "unshare": (272, 97),
     "mount": (165, 40),

@@ -29,7 +29,7 @@ from appliance.security.people.seal import seal, unseal
 from appliance.security.people.signing import SeedSigner
 
 IDLE_MINUTES = 10
-"""Minutes without a command after which a person must give the passphrase again."""
+"""Minutes without a key pressed after which the screens close (tui/idle.py)."""
 
 FREE_TRIES = 5
 """Wrong passphrases in a row before each further one has to wait."""

@@ -28,14 +28,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from appliance.core.errors import ApplianceError
 from appliance.core.home import Home
 from appliance.security import canonical
-from appliance.security.vault.keys import StoreKeys, store_keys
+from appliance.security.vault.keys import StoreKeys, store_keys, unwrap_seed
 from appliance.security.vault.opened import sweep
-from appliance.security.vault.place import LONGEST_LINE, socket_path
+from appliance.security.vault.place import LONGEST_LINE, leader, peer_ended, socket_path
 
 _PR_SET_DUMPABLE, _MCL_CURRENT, _MCL_FUTURE = 4, 1, 2
 _PATIENCE = 2.0  # seconds for one caller: another waits meanwhile
 _MOST_SIGNED = 1 << 19  # bytes
-_SO_PEERPIDFD = 77  # asm-generic/socket.h, Linux 6.5; Python has no name for it
 
 
 @dataclass(kw_only=True)
@@ -89,10 +88,15 @@ def answer(held: Held, asked: dict[str, Any], session: int) -> dict[str, Any]:
     if what in ("hold", "follow"):
         return _slots(held, asked)
     if what == "sign_in":
-        if not (began := _leader(session)):
+        if not (began := leader(session)):
             return {"refused": "this command does not run in a terminal session that can be told from others"}
-        key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(asked["signing"]))
-        held.people[session] = (str(asked["name"]), key, began)
+        name, seed = str(asked["name"]), str(asked["signing"])
+        if asked["sealed"] is True:
+            bound = {"name": name, "session": session, "began": began}
+            secret = unwrap_seed(held.master, seed, vault=held.keys.vault, bound=bound)
+        else:
+            secret = bytes.fromhex(seed)
+        held.people[session] = (name, Ed25519PrivateKey.from_private_bytes(secret), began)
         return {}
     if what == "sign_out":
         held.people.pop(session, None)
@@ -169,34 +173,16 @@ def _session(link: socket.socket, pid: int) -> int:
         OSError: it has ended. Kernels before 6.5 cannot tell.
     """
     session = os.getsid(pid) if pid else 0
-    try:
-        handle = link.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
-    except OSError as problem:
-        if problem.errno != errno.ENOPROTOOPT:
-            raise
-        return session
-    try:
-        if select.select([handle], [], [], 0)[0]:  # pidfd_open(2): readable once it has ended
-            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
-    finally:
-        os.close(handle)
+    if peer_ended(link):
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
     return session
 
 
 def _forget_ended(held: Held) -> None:
     """A session whose leader has ended may have its number given to another."""
     for session, (_, _, began) in list(held.people.items()):
-        if _leader(session) != began:
+        if leader(session) != began:
             del held.people[session]
-
-
-def _leader(session: int) -> str:
-    """When the leader of the session began; "" if it has ended, and for 0: all sessions from outside."""
-    try:
-        words = Path(f"/proc/{session}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if words[0] in ("Z", "X") else words[19]  # proc(5): ended, and not yet waited for; starttime
 
 
 def protect() -> bool:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from appliance.core.errors import ConfigWrong
 from appliance.core.home import Home
+from appliance.core.sealing import SealBroken
 from appliance.core.vaulted import AREAS, is_open
-from appliance.security.vault import box as boxes
-from appliance.security.vault import opened, unlocking
+from appliance.security.vault import opened, rotation
 from appliance.security.vault.keys import StoreKeys, store_keys
 from appliance.security.vault.mounted import is_sealed
 from appliance.security.vault.sealed import open_sealed, seal
@@ -34,28 +35,38 @@ def seal_existing(
     """Seal every plain file of a home that has a vault; returns how many there were.
 
     The site is locked afterwards. Run again after a crash, it goes on. From its end on a plain file in the
-    sealed folders is refused.
+    sealed folders is refused, here too, and so is vault.json as it was before: the key epoch is one higher.
 
     Raises:
-        SealBroken: vault.json was altered, or `master` is not its key. Busy: other work goes on. NoRoom.
+        SealBroken: vault.json was altered, `master` is not its key, or a home that was sealed whole has a
+            plain file. Busy: other work goes on. ConfigWrong: a change of keys was not finished. NoRoom.
     """
-    unlocking.lock(home)
-    files = boxes.hold(home.path, shared=False)
-    try:
-        with boxes.alone(home.path):
-            box, mac = boxes.read(home.path)
-            boxes.check(box, mac, master)
-            keys = store_keys(master, vault=box.vault, epoch=box.epoch, whole=box.whole)
-            _drop_work(home.path)
-            plain = list(_plain(home.path))
-            for number, path in enumerate(plain):
-                _seal_one(home.path, path, keys)
-                told(number + 1, len(plain))
-            boxes.changed(home.path, master, whole=True)
-    finally:
-        os.close(files)
+    with rotation.changing(home, master) as box:
+        if box.stage == "clearing":
+            box, _ = rotation.renew(home, box, master, new=master, told=_quiet)
+        if rotation.pending(box, master) not in (None, master):
+            raise ConfigWrong(
+                "A change of the site's keys was not finished.", "Run `cloister vault rotate` first."
+            )
+        keys = store_keys(master, vault=box.vault, epoch=box.epoch, whole=box.whole)
+        _drop_work(home.path)
+        plain = list(_plain(home.path))
+        if box.whole and plain:
+            raise SealBroken(
+                f"{plain[0].relative_to(home.path).as_posix()} is plain, and everything here was sealed.",
+                "Somebody put it there, or replaced the sealed one: take it away, or restore a backup.",
+            )
+        for number, path in enumerate(plain):
+            _seal_one(home.path, path, keys)
+            told(number + 1, len(plain))
+        if not box.whole:  # the number grows too, or the vault.json of before would still open all
+            rotation.renew(home, box, master, new=master, whole=True, told=_quiet)
     opened.sweep()
     return len(plain)
+
+
+def _quiet(done: int, total: int) -> None:
+    """Headers are written in a moment."""
 
 
 def _plain(root: Path) -> Iterator[Path]:

@@ -95,3 +95,17 @@ def unwrap(key: bytes, wrapped: object, bound: object) -> bytes:
         return AESGCM(key).decrypt(whole[:NONCE], whole[NONCE:], canonical.encode(bound))
     except (InvalidTag, ValueError, OverflowError):
         raise ValueError("this key does not open it") from None
+
+
+def wrap_seed(master: bytes, seed: bytes, *, vault: str, bound: dict[str, object]) -> str:
+    """A person's seed on its way to the agent, for one terminal session: whoever has the master reads it."""
+    return wrap(derived(master, "sign-in", vault=vault), seed, bound)
+
+
+def unwrap_seed(master: bytes, wrapped: object, *, vault: str, bound: dict[str, object]) -> bytes:
+    """What `wrap_seed` took.
+
+    Raises:
+        ValueError: it is for another agent, person or session.
+    """
+    return unwrap(derived(master, "sign-in", vault=vault), wrapped, bound)

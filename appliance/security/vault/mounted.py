@@ -1,6 +1,7 @@
 """What core/sealing.py asks for: the sealer of an unlocked home in this process.
 
-A face asks the agent again every 30 seconds, so that a lock reaches it. A job takes its keys at the start
+A face asks the agent again every 30 seconds, so that a lock reaches it; one that is idle, and reads nothing,
+too (`look`). A job takes its keys at the start
 (`keep`) and hands them to its own children in an anonymous file (core.sealing.inherited), so that it ends
 its work although the site was locked meanwhile.
 """
@@ -11,6 +12,7 @@ import io
 import json
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -27,6 +29,7 @@ from appliance.security.vault.sealed import open_sealed, seal, writing
 
 _AGAIN = 30.0  # seconds
 _asked: dict[Path, tuple[float, Vault]] = {}
+_watched: set[Path] = set()
 
 
 class Vault:
@@ -99,7 +102,36 @@ def opened(root: Path) -> Vault:
         return held[1]
     vault = Vault(root, keys)
     _asked[root] = (now, vault)
+    if not sealing.inherited():
+        _watch(root)
     return vault
+
+
+def _watch(root: Path) -> None:
+    """Look after the lock in the background for as long as this process has keys of the home."""
+    if root not in _watched:
+        _watched.add(root)
+        threading.Thread(target=_looking, args=(root,), daemon=True, name="cloister-lock").start()
+
+
+def _looking(root: Path) -> None:
+    try:
+        while look(root):
+            time.sleep(_AGAIN)
+    finally:
+        _watched.discard(root)
+
+
+def look(root: Path) -> bool:
+    """Drop the keys of a home and its plain copies if it was locked; whether this process still has any."""
+    if root in _asked and not place.running(root):
+        forget(root)
+    return holds(root)
+
+
+def holds(root: Path) -> bool:
+    """Whether this process, a face, has keys of a home."""
+    return root.absolute() in _asked
 
 
 def keep(root: Path) -> tuple[int, ...]:

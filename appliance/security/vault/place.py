@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import select
 import socket
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from appliance.core.sealing import Locked
 from appliance.security import canonical
 
 LONGEST_LINE = 1 << 21
+_SO_PEERPIDFD = 77  # asm-generic/socket.h, Linux 6.5; Python has no name for it
 _LONGEST_PATH = 107  # bytes of a unix socket's path on Linux
 
 
@@ -79,10 +83,54 @@ def running(root: Path) -> bool:
     return True
 
 
-def _check_peer(link: socket.socket) -> None:
-    """Another account's process behind the socket would be handed signing keys."""
-    import struct
+def peer_ended(link: socket.socket) -> bool:
+    """Whether the process behind a unix socket has ended: its number may be another's by now.
 
-    _, uid, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    if uid != os.getuid():
+    Kernels before 6.5 cannot tell.
+
+    Raises:
+        OSError: the kernel knows that it has.
+    """
+    try:
+        handle = link.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as problem:
+        if problem.errno != errno.ENOPROTOOPT:
+            raise
+        return False
+    try:
+        return bool(select.select([handle], [], [], 0)[0])  # pidfd_open(2): readable once it has ended
+    finally:
+        os.close(handle)
+
+
+def _check_peer(link: socket.socket) -> None:
+    """Check who listens: another account, or a job, would be handed signing keys.
+
+    A jail is never left, so what is in one has more seccomp filters than the face that asks. The agent was
+    started by a face.
+
+    Raises:
+        Locked: it is not the agent.
+    """
+    pid, uid, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if uid != os.getuid() or _filters(str(pid)) > _filters("self") or peer_ended(link):
         raise Locked
+
+
+def _filters(pid: str) -> int:
+    """Seccomp filters on a process; before Linux 5.9, whether there are any. 0 for one that /proc hides."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return 0
+    told = dict(line.split(":", 1) for line in lines if line.startswith("Seccomp"))
+    return int(told.get("Seccomp_filters", told.get("Seccomp", "0")))
+
+
+def leader(session: int) -> str:
+    """When the leader of a session began; "" if it has ended, and for 0: all sessions from outside."""
+    try:
+        words = Path(f"/proc/{session}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if words[0] in ("Z", "X") else words[19]  # proc(5): ended, and not yet waited for; starttime

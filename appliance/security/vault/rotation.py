@@ -11,9 +11,11 @@ open with the old master: they were readable to whoever had it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from appliance.core.home import Home
 from appliance.core.sealing import SealBroken
@@ -34,46 +36,84 @@ def rotate(home: Home, master: bytes, *, told: Told = lambda done, total: None) 
     Raises:
         SealBroken: vault.json or a file was altered, or `master` is not the key. Busy: other work goes on.
     """
+    with changing(home, master) as box:
+        if pending(box, master) == master:  # a sealing was killed at its end, which is no change of keys
+            box, _ = renew(home, box, master, new=master, told=told)
+        _, new = renew(home, box, master, new=new_key(), told=told)
+    return new
+
+
+@contextmanager
+def changing(home: Home, master: bytes) -> Iterator[Box]:
+    """Lock the site and be the only one who works with its files and vault.json, which is checked and given.
+
+    Raises:
+        SealBroken: it was altered, or `master` is not the key. Busy: other work goes on.
+    """
     unlocking.lock(home)
     files = boxes.hold(home.path, shared=False)
     try:
         with boxes.alone(home.path):
             box, mac = boxes.read(home.path)
             boxes.check(box, mac, master)
-            if box.stage != "clearing":
-                box, master = _added(home, box, master, told)
-            _cleared(home, box, master, told)
-            boxes.write(home.path, replace(box, stage=""), master)
+            yield box
     finally:
         os.close(files)
-    return master
 
 
-def _added(home: Home, box: Box, old: bytes, told: Told) -> tuple[Box, bytes]:
-    bound = {"vault": box.vault, "epoch": box.epoch}
-    if box.stage == "":
-        new = new_key()
-        box = replace(box, stage="adding", next=wrap(derived(old, "next"), new, bound))
-        boxes.write(home.path, box, old)
+def pending(box: Box, master: bytes) -> bytes | None:
+    """The master key that a change was about to bring when it was killed; None where there is none.
+
+    Raises:
+        SealBroken: vault.json was altered.
+    """
+    if box.stage != "adding":
+        return None
+    try:
+        return unwrap(derived(master, "next"), box.next, _bound(box))
+    except ValueError:
+        raise boxes.broken() from None
+
+
+def renew(
+    home: Home, box: Box, master: bytes, *, new: bytes, whole: bool | None = None, told: Told
+) -> tuple[Box, bytes]:
+    """Raise the epoch: the master key `new`, or that of the change that was begun, in the state `changing`.
+
+    With `master` itself as `new` only the number grows, which an older vault.json does not have. `whole`, if
+    given, is what vault.json says from the switch on.
+    """
+    if box.stage != "clearing":
+        box, master = _added(home, box, master, new, box.whole if whole is None else whole, told)
+    _cleared(home, box, told)
+    box = replace(box, stage="")
+    boxes.write(home.path, box, master)
+    return box, master
+
+
+def _added(home: Home, box: Box, old: bytes, new: bytes, whole: bool, told: Told) -> tuple[Box, bytes]:
+    if (begun := pending(box, old)) is not None:
+        new = begun
     else:
-        try:
-            new = unwrap(derived(old, "next"), box.next, bound)
-        except ValueError:
-            raise boxes.broken() from None
+        box = replace(box, stage="adding", next=wrap(derived(old, "next"), new, _bound(box)))
+        boxes.write(home.path, box, old)
     before = store_keys(old, vault=box.vault, epoch=box.epoch, whole=True)
     after = store_keys(new, vault=box.vault, epoch=box.epoch + 1, whole=True)
     files = list(sealed_files(home.path))
     for number, (path, name) in enumerate(files):
         add_header(path, name, before, after)
         told(number + 1, 2 * len(files))
-    after_box = replace(
-        box, epoch=box.epoch + 1, stage="clearing", next="", slots=slots.rewrapped(box, old, new)
-    )
-    boxes.write(home.path, after_box, new)
-    return after_box, new
+    held = slots.rewrapped(box, old, new)
+    box = replace(box, epoch=box.epoch + 1, stage="clearing", next="", slots=held, whole=whole)
+    boxes.write(home.path, box, new)
+    return box, new
 
 
-def _cleared(home: Home, box: Box, master: bytes, told: Told) -> None:
+def _bound(box: Box) -> dict[str, Any]:
+    return {"vault": box.vault, "epoch": box.epoch}
+
+
+def _cleared(home: Home, box: Box, told: Told) -> None:
     files = list(sealed_files(home.path))
     for number, (path, _) in enumerate(files):
         clear_headers(path, box.epoch)

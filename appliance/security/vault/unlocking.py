@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from appliance.core import sealing
@@ -17,9 +18,10 @@ from appliance.core.sealing import Locked, SealBroken
 from appliance.core.vaulted import gone
 from appliance.security import canonical
 from appliance.security.vault import box as boxes
+from appliance.security.vault import header as heads
 from appliance.security.vault import mounted, opened, place, slots
 from appliance.security.vault.following import Followed
-from appliance.security.vault.keys import StoreKeys, store_keys
+from appliance.security.vault.keys import StoreKeys, store_keys, wrap_seed
 from appliance.security.vault.mounted import is_sealed
 from appliance.security.vault.sealed import open_sealed
 from appliance.security.vault.slots import Opened
@@ -120,7 +122,12 @@ def lock(home: Home, *, patience: float = 5.0) -> bool:
 
 
 def _check_opens(home: Home, keys: StoreKeys) -> None:
-    """Check that the keys are this home's: whoever brings a vault.json of their own has its passphrase."""
+    """Check that the keys are this home's: whoever brings a vault.json of their own has its passphrase.
+
+    One that says that plain files count must be no older than any sealed file: it would have them read again.
+    """
+    if not keys.whole and any(_is_newer(path, keys.epoch) for path, _ in boxes.sealed_files(home.path)):
+        raise gone("is from before everything was sealed")
     files = (each for each in boxes.sealed_files(home.path) if not _draft(each[1]))
     first = [(path, path.relative_to(home.path).as_posix()) for path in [home.identity] if path.exists()]
     some = [each for each in [*first, *islice(files, _TRIED)] if is_sealed(each[0])]
@@ -129,6 +136,16 @@ def _check_opens(home: Home, keys: StoreKeys) -> None:
             return
     if some:
         raise gone("opens none of its files: it is another home's, or from before a change of keys")
+
+
+def _is_newer(path: Path, epoch: int) -> bool:
+    with path.open("rb") as stream:
+        content = stream.read(heads.LENGTH)
+    try:
+        found = [head.epoch for head in heads.read_headers(content) if head is not None]
+    except ValueError:  # cut short
+        return False
+    return bool(found) and min(found) > epoch
 
 
 def _draft(name: str) -> bool:
@@ -156,13 +173,21 @@ def follow(home: Home, held: str = "") -> Followed:
     return Followed(added=tuple(told["added"]), removed=tuple(told["removed"]))
 
 
-def sign_in(home: Home, name: str, signing: bytes) -> None:
+def sign_in(home: Home, name: str, signing: bytes, *, master: bytes | None = None) -> None:
     """Have the agent sign for `name` on this terminal session.
 
+    With the `master` key, which who has a slot has just opened, the seed `signing` goes over sealed under it:
+    whoever listens in the agent's place learns nothing. Without, place.py's look at the listener is all.
+
     Raises:
-        Locked: the site is locked.
+        Locked: the site is locked. ConfigWrong: the agent refuses.
     """
-    place.ask(home.path, "sign_in", name=name, signing=signing.hex())
+    words = signing.hex()
+    if master is not None:
+        session = os.getsid(0)
+        bound: dict[str, object] = {"name": name, "session": session, "began": place.leader(session)}
+        words = wrap_seed(master, signing, vault=boxes.read(home.path)[0].vault, bound=bound)
+    place.ask(home.path, "sign_in", name=name, signing=words, sealed=master is not None)
 
 
 def sign_out(home: Home) -> None:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from appliance.core.crash import no_core
+from appliance.core.crash import no_core, no_readers
 from appliance.core.offline import ENVIRONMENT
 from appliance.core.parent import die_with_parent
 from appliance.serve.documents.texts import Page, Unreadable
@@ -157,6 +157,7 @@ def main(channel: int, parent: int, memory: int, seconds: int) -> int:
     if not die_with_parent(parent):
         return 1
     no_core()
+    no_readers()
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     with socket.socket(fileno=channel) as link:
