@@ -26,11 +26,14 @@ BENCHES = {
     "sidechannel": "whether first-token times tell one API key what another has asked",
     "bundles": "export and verify of a bundle against the SHA-256 rate of one core; peak memory",
     "noise": "lattice noise against other generators, and its share of a step",
+    "learning": "federated rounds against pooled and single-site training on a real set (needs --data)",
+    "simulate": "a simulated round with 10 to 1,000 sites: time, and memory of the coordinator's part",
     "secagg": "a round of secure aggregation against the plain sum: CPU time and bytes a site",
 }
+MODULES = {"learning": "federated_learning"}
 ALONE = (
     *("step", "memory", "exact", "logits", "packing", "noise", "quantise", "cache", "auditlog"),
-    *("engine", "serve", "sidechannel", "edge", "bundles", "secagg"),
+    *("engine", "serve", "sidechannel", "edge", "bundles", "secagg", "simulate"),
 )
 
 
@@ -65,7 +68,7 @@ def main() -> int:
     parser.add_argument("--native", help="quantise: a llama-quantize built from the installed source")
     options = parser.parse_args()
     for name in (options.name,) if options.name else ALONE:
-        importlib.import_module(f"bench.{name}").run(options)
+        importlib.import_module(f"bench.{MODULES.get(name, name)}").run(options)
     return 0
 
 

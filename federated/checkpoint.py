@@ -87,7 +87,7 @@ def keep_round(home: Path, state: Round) -> None:
     """Write the state of a round that runs."""
     folder = folder_of(home, state.number)
     (folder / "updates").mkdir(parents=True, exist_ok=True)
-    write_json(folder / "round.json", as_json(state))
+    write_bytes(folder / "round.json", json.dumps(as_json(state)).encode())  # written with every update
 
 
 def kept_round(home: Path, number: int) -> Round | None:

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from federated import checkpoint, rounds
 from federated.admit import Admitted, Expected, Member, Refused, admit
 from federated.aggregate import Packed, average, weights
 from federated.checkpoint import Record, State
-from federated.description import Federation
+from federated.description import SECURE_ROUNDS, Federation
 from federated.layout import Array, Layout, vector_sha256
 from federated.packing import unpack, with_feedback
 from federated.products import mean_product
@@ -60,6 +61,7 @@ class Course:
             bound=self.federation.rounds.clip_bound,
         )
 
+    @cached_property  # asked for with every update
     def members(self) -> dict[str, Member]:
         """All sites that ever were in it."""
         return {
@@ -78,6 +80,11 @@ def begin(course: Course, there: Iterable[str], *, now: float) -> Round:
     if running := checkpoint.kept_round(course.home, number + 1):
         return running
     settings = course.federation.rounds
+    if settings.secure and not SECURE_ROUNDS:
+        raise ConfigWrong(
+            "The agreement asks for secure aggregation, which this version's rounds do not have.",
+            "Make a new federation without it.",
+        )
     if number >= settings.count:
         raise ConfigWrong(f"All {settings.count} rounds are done.", "Evaluate the adapter.")
     asked = _active(course, there)
@@ -100,7 +107,7 @@ def begin(course: Course, there: Iterable[str], *, now: float) -> Round:
 def receive(course: Course, state: Round, content: bytes) -> tuple[Round, Admitted | Refused]:
     """Take one update: stored before it is said to be admitted. What a site really sent and was wrong counts
     as its answer; what somebody else may have sent in its name does not."""
-    found = admit(content, course.expected(state), course.members(), state.admitted)
+    found = admit(content, course.expected(state), course.members, state.admitted)
     if isinstance(found, Admitted):
         site = found.statement.site
         if site in state.cohort and site not in state.admitted:

@@ -8,7 +8,7 @@ sent is asked for twice. Every state can be written as JSON, and going on from i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Step = Literal["wait", "aggregate", "ask-again", "give-up"]
@@ -82,7 +82,7 @@ def asked_again(state: Round, there: Iterable[str], *, now: float, seconds: floa
 
 def as_json(state: Round) -> dict[str, Any]:
     """For a checkpoint."""
-    return asdict(state) | {"cohort": list(state.cohort)}
+    return vars(state) | {"cohort": list(state.cohort)}
 
 
 def round_of(held: dict[str, Any]) -> Round:

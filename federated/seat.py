@@ -102,6 +102,8 @@ def answer(seat: Seat, request: Request, *, now: datetime) -> bytes | Reason:
         return "again"
     if wrong := seat.own_versions(federation):
         return wrong
+    if federation.rounds.secure and not description.SECURE_ROUNDS:
+        return "versions"
     try:
         policy = seat.policy()
     except ApplianceError:

@@ -18,7 +18,7 @@ import torch
 from appliance.core.errors import Diverged
 from appliance.core.job import Job
 from appliance.train import loop
-from appliance.train.engine import check_engine, engine_for
+from appliance.train.engine import Engine, check_engine, engine_for
 from appliance.train.job import planned
 from appliance.train.plan import Plan
 from appliance.train.ranks import SOLO
@@ -34,9 +34,12 @@ _LARGEST_STEP = 1e3  # of a weight: beyond it, training has diverged
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """A base with its adapter, ready: `names` maps the layout's names to the model's parameters."""
+    """A base with its adapter, ready: `names` maps the layout's names to the model's parameters.
 
-    job: Job
+    `job` pays from its home's ledger and is told each step; only a simulated site has none.
+    """
+
+    job: Job | None
     setup: Setup
     plan: Plan
     federation: Federation
@@ -73,7 +76,7 @@ class Trainer:
         """
         self.load(adapter)
         training, steps = self.federation.training, self.federation.training.steps
-        if self.plan.noise_multiplier is not None:
+        if self.plan.noise_multiplier is not None and self.job is not None:
             charge = charger(self.job, self.setup, self.plan, f"round {round_}", SOLO)
             for step in range(steps):
                 charge((round_ - 1) * steps + step)
@@ -90,7 +93,8 @@ class Trainer:
                 part.grad = piece + self.federation.rounds.proximal_mu * (part.detach() - first)
                 place += part.numel()
             adam.step()
-            self.job.progress(f"round {round_}", step + 1, steps, loss=found.loss)
+            if self.job is not None:
+                self.job.progress(f"round {round_}", step + 1, steps, loss=found.loss)
         change = self.adapter() - adapter
         if not np.isfinite(change).all() or np.abs(change).max() > _LARGEST_STEP:
             raise Diverged("Training at the site diverged.", "Agree on a lower learning rate.")
@@ -130,16 +134,41 @@ def trainer(job: Job, federation: Federation, *, dataset: str, base: str, work: 
     settings = settings_of(federation)
     setup = set_up(job, {"dataset": dataset, "base": base}, settings, work)
     plan = planned(job, setup)
-    layout, names = trained(setup.model)
-    if settings.private:
-        engine = engine_for(setup.model, setup.loss, setup.device)
-        without_dropout(setup.model)
-        groups = setup.material.groups
-        check_engine(engine, [groups[0][0], groups[-1][0]], settings.precision)
-        setup.model.train()
-        update = loop.private_update(engine, groups, plan, settings)
+    return trainer_on(job, setup, plan, federation, checked_engine(setup) if settings.private else None)
+
+
+def checked_engine(setup: Setup) -> Engine:
+    """What computes each unit's gradients, tried on the set-up's records.
+
+    Raises:
+        PrivacyRefused: the base mixes records.
+    """
+    engine = engine_for(setup.model, setup.loss, setup.device)
+    without_dropout(setup.model)
+    groups = setup.material.groups
+    check_engine(engine, [groups[0][0], groups[-1][0]], setup.settings.precision)
+    setup.model.train()
+    return engine
+
+
+def trainer_on(
+    job: Job | None,
+    setup: Setup,
+    plan: Plan,
+    federation: Federation,
+    engine: Engine | None,
+    start: int = 0,
+) -> Trainer:
+    """The trainer of a set-up; several may share a model and its `engine`, None without privacy.
+
+    `start`: how many steps were taken before, which says what batches come next without privacy.
+    """
+    material, settings = setup.material, setup.settings
+    if engine is not None:
+        update = loop.private_update(engine, material.groups, plan, settings)
     else:
-        update = loop.open_update(setup.model, setup.loss, setup.material.records, settings, 0, setup.device)
+        update = loop.open_update(setup.model, setup.loss, material.records, settings, start, setup.device)
+    layout, names = trained(setup.model)
     return Trainer(
         job=job, setup=setup, plan=plan, federation=federation, layout=layout, names=names, update=update
     )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,17 @@ class TorchScorer:
     """
 
     def __init__(self, base: Path, adapter: Path | None = None) -> None:
-        self._model, self._tokenizer = load_torch(base, adapter)
+        self._take(*load_torch(base, adapter), base)
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any, base: Path) -> TorchScorer:
+        """A model that is loaded already, as it is now; `base` is the folder of its words."""
+        made = cls.__new__(cls)
+        made._take(model, tokenizer, base)
+        return made
+
+    def _take(self, model: Any, tokenizer: Any, base: Path) -> None:
+        self._model, self._tokenizer = model, tokenizer
         self._folder = base
         self.context = min(int(getattr(self._model.config, "max_position_embeddings", _UNTOLD)), _LONGEST)
         self.max_tokens = max(4096, self.context)

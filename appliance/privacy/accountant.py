@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from math import exp, inf, log
 
 from appliance.core.errors import PrivacyRefused
@@ -32,13 +32,18 @@ class Steps:
 
 def epsilon(history: Sequence[Steps], delta: float) -> float:
     """Upper bound of epsilon after `history`; 0 for an empty one, infinite without noise."""
-    from appliance.privacy import pld
-
     merged = merge(history)
     if not merged:
         return 0.0
     if any(part.noise_multiplier <= 0 for part in merged):
         return inf
+    return _epsilon(tuple(merged), delta)
+
+
+@lru_cache(maxsize=256)  # sites of a federation plan alike
+def _epsilon(merged: tuple[Steps, ...], delta: float) -> float:
+    from appliance.privacy import pld
+
     return max(
         pld.epsilon(
             [

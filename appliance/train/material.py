@@ -57,7 +57,17 @@ def gather(
     training = store.read(dataset, "train")
     if settings.private and dataset.labels and not dataset.facts.get("labels_declared"):
         check_labels(training)
-    training += planted
+    return material_of(training + list(planted), store.read(dataset, "val"), encoder, settings)
+
+
+def material_of(
+    training: Sequence[Record], held_out: Sequence[Record], encoder: Encoder, settings: Settings
+) -> Material:
+    """These records in tokens; of `held_out` only the first VALIDATION_RECORDS.
+
+    Raises:
+        DataRejected: no record can be used.
+    """
     encoded = [encode(encoder, record) for record in training]
     usable = [example for example in encoded if example is not None]
     if not usable:
@@ -68,12 +78,12 @@ def gather(
     units = by_unit(
         (record, example) for record, example in zip(training, encoded, strict=True) if example is not None
     )
-    held_out = (encode(encoder, record) for record in store.read(dataset, "val")[:VALIDATION_RECORDS])
+    validation = (encode(encoder, record) for record in held_out[:VALIDATION_RECORDS])
     lost = [sum(part.cut for part in example.sequences) for example in usable]
     return Material(
         groups=sampled_together(list(units.values()), settings),
         records=usable,
-        validation=[example for example in held_out if example is not None],
+        validation=[example for example in validation if example is not None],
         units=len(units),
         cut=sum(tokens > 0 for tokens in lost),
         cut_tokens=sum(lost),

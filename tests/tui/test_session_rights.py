@@ -73,6 +73,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "session_bundle.rotate": ("trust.rotate",),
     "session_carry.export_round": ("federate.carry",),
     "session_carry.import_round": ("federate.carry",),
+    "session_simulate.start_simulation": ("train.start",),
     "session_clock.status": ("site.read",),
     "session_clock.repair": ("clock.repair",),
     "session_log.prove_growth": ("audit.export",),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from appliance.core.errors import ConfigWrong
-from tui.cli import federate_carry, federate_setup
+from tui.cli import federate_carry, federate_setup, federate_simulate
 from tui.cli import federate_lines as lines
 from tui.cli.asking import passphrase_of, read_passphrase
 from tui.cli.face import Face, command
@@ -18,6 +18,7 @@ app = typer.Typer(help="Train one model with other sites; records stay at home."
 command(app, "init")(federate_setup.init)
 command(app, "export-round")(federate_carry.export_round)
 command(app, "import-round")(federate_carry.import_round)
+command(app, "simulate")(federate_simulate.simulate)
 
 Name = Annotated[str, typer.Argument(help="The federation.")]
 

@@ -37,9 +37,6 @@ def init(
     min_cohort: Annotated[int, typer.Option(help="The fewest sites that are averaged.")] = 3,
     deadline: Annotated[float, typer.Option(help="Minutes that a round waits for all.")] = 60.0,
     rule: Annotated[str, typer.Option(help="mean, median, trimmed-mean or krum.")] = "mean",
-    secure: Annotated[
-        bool, typer.Option("--secure", help="Secure aggregation: no single update is seen.")
-    ] = False,
     packing: Annotated[str, typer.Option(help="How updates travel: f32, f16 or i8.")] = "i8",
     clip_bound: Annotated[float, typer.Option(help="The largest norm of a site's change in a round.")] = 1.0,
     server: Annotated[str, typer.Option(help="fedavg or fedadam.")] = "fedavg",
@@ -111,7 +108,6 @@ def init(
             "min_cohort": min_cohort,
             "deadline_minutes": deadline,
             "rule": rule,
-            "secure": secure,
             "packing": packing,
             "clip_bound": clip_bound,
             "server": server,
@@ -143,8 +139,7 @@ def init(
         )
     else:
         face.wrap("The authority's key is in this home. Safer is a stick: --authority-to FILE")
-    face.wrap("Mode: secure aggregation; no single update can be checked." if secure else
-              "Mode: the coordinator sees each site's update; with --secure it would not.")  # fmt: skip
+    face.wrap("The coordinator sees each site's update: private as agreed, and not secret to it.")
     face.wrap(f"Next, at each site: cloister federate request {name} --dataset DATASET")
     face.result(made)
 

@@ -21,6 +21,7 @@ FIRST = {
     "docs": NONE,
     "federate": NONE,  # the processes with the network are others: federated/links.py
     "join": NONE,
+    "simulate": NONE,  # on Flower's engine: see first_profile
     "serve": LISTEN,  # then SERVE, as soon as the port is open
 }
 
@@ -28,11 +29,13 @@ FIRST = {
 def first_profile(kind: str, spec: Mapping[str, Any]) -> Profile:
     """The profile that a job enters before its code is loaded.
 
-    Processes of one training speak over TCP (gloo knows nothing else), so they get a network of their own.
+    Processes of one training speak over TCP (gloo knows nothing else), as do those of Flower's simulation
+    engine (Ray), so they get a network of their own.
     """
     settings = spec.get("settings")
     several = isinstance(settings, Mapping) and int(settings.get("processes") or 1) > 1
-    return LOOPBACK if kind == "train" and several else FIRST.get(kind, NONE)
+    on_ray = kind == "simulate" and spec.get("engine") == "flower"
+    return LOOPBACK if on_ray or (kind == "train" and several) else FIRST.get(kind, NONE)
 
 
 def enter_first(home: Home, kind: str, spec: Mapping[str, Any], *, keep: tuple[int, ...] = ()) -> Jail | None:

@@ -38,6 +38,7 @@ _KINDS = {
     "quantize": "quantize.start",
     "serve": "serve.start",
     "docs": "docs.change",
+    "simulate": "train.start",
     "federate": "federate.coordinate",
     "join": "federate.take-part",
 }
@@ -57,6 +58,8 @@ def actions_of(kind: str, spec: dict[str, Any]) -> tuple[str, ...]:
             actions.append("data.public")
         if not (spec.get("settings") or {}).get("private", True):
             actions.append("train.open")
+    if kind == "simulate" and spec.get("dataset"):
+        actions.append("train.open")  # simulated sites have no ledger: nothing that they tell is charged
     if kind == "quantize" and spec.get("calibration"):
         actions.append("data.public")  # the text of that file goes into the released one
     return tuple(actions)
