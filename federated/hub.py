@@ -7,15 +7,18 @@ network. Killed at any moment, it goes on from the folder when it is started aga
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from federated import checkpoint, course, messages
+from federated import checkpoint, course, description, messages
 from federated.admit import Admitted
 from federated.course import Course
+from federated.description import Federation
 from federated.flower.frames import Ends, Frame
 from federated.rounds import Round, next_step
 
 _LOOK = 0.2
+OUT = "out"
+"""Why a round waits no longer for a site that was dropped while it ran."""
 
 
 @dataclass
@@ -25,8 +28,18 @@ class _Hub:
     told: Callable[..., None]
     agreement: bytes
     signature: bytes
+    newest: Callable[[], tuple[bytes, bytes] | None]
+    later: tuple[Federation, bytes, bytes] | None = None
     there: set[str] = field(default_factory=set)
     sent: set[tuple[int, int, str]] = field(default_factory=set)
+
+    @property
+    def out(self) -> set[str]:
+        """The sites that the newest version has no more, while a round runs by the one before."""
+        if self.later is None:
+            return set()
+        federation = self.later[0]
+        return {site.name for site in federation.sites} - {site.name for site in federation.active()}
 
 
 def run(
@@ -38,18 +51,23 @@ def run(
     signature: bytes,
     clock: Callable[[], float],
     over: Callable[[], bool],
+    newest: Callable[[], tuple[bytes, bytes] | None] = lambda: None,
 ) -> int:
-    """Run rounds until all are done, `over` says so, or the link ends; returns the last committed round."""
-    hub = _Hub(course=held, line=line, told=told, agreement=agreement, signature=signature)
+    """Run rounds until all are done, `over` says so, or the link ends; returns the last committed round.
+
+    `newest` gives file and signature of a version of the agreement that was made since it last did: the next
+    round goes by it, and the round that runs waits for no site that is out.
+    """
+    hub = _Hub(course=held, line=line, told=told, agreement=agreement, signature=signature, newest=newest)
     settings = held.federation.rounds
     while not over():
         number, _ = held.last()
         if number >= settings.count:
             break
-        active = {site.name for site in held.federation.active()}
-        state = checkpoint.kept_round(held.home, number + 1)
+        state = _follow(hub, checkpoint.kept_round(held.home, number + 1))
+        active = {site.name for site in hub.course.federation.active()}
         if state is None and len(hub.there & active) >= settings.quorum:
-            state = course.begin(held, hub.there, now=clock())
+            state = course.begin(hub.course, hub.there, now=clock())
             told("round", round=state.number, state="open", cohort=list(state.cohort))
         if state is not None and not _advance(hub, state, clock):
             break
@@ -61,6 +79,28 @@ def run(
             break
         _take(hub, frame, number + 1)
     return held.last()[0]
+
+
+def _follow(hub: _Hub, state: Round | None) -> Round | None:
+    """Go by the newest version of the agreement; the round as it is then."""
+    if found := hub.newest():
+        file, signature = found
+        federation = description.opened(file, signature, hub.course.federation.coordinator_key)
+        if federation.version > hub.course.federation.version:
+            hub.later = (federation, file, signature)
+    if hub.later is None:
+        return state
+    federation, file, signature = hub.later
+    if state is None:
+        hub.course = replace(hub.course, federation=federation, digest=description.digest(file))
+        hub.agreement, hub.signature, hub.later = file, signature, None
+        hub.line.send("register")
+        hub.told("agreement", version=federation.version, sites=len(federation.active()))
+        return None
+    for site in set(state.open) & hub.out:
+        state = course.objected(hub.course, state, site, OUT)
+        hub.told("refusal", site=site, round=state.number, reason=OUT)
+    return state
 
 
 def _advance(hub: _Hub, state: Round, clock: Callable[[], float]) -> bool:
@@ -75,7 +115,7 @@ def _advance(hub: _Hub, state: Round, clock: Callable[[], float]) -> bool:
         hub.told("round", round=state.number, state="stuck", admitted=sorted(state.admitted))
         return False
     if step == "ask-again":
-        state = course.ask_again(hub.course, state, hub.there, now=clock())
+        state = course.ask_again(hub.course, state, hub.there - hub.out, now=clock())
         hub.told("round", round=state.number, state="asked again", cohort=list(state.cohort))
     new = [
         site for site in state.open if site in hub.there and (state.number, state.asked, site) not in hub.sent
@@ -106,7 +146,9 @@ def _take(hub: _Hub, frame: Frame, number: int) -> None:
         hub.told(frame.what, **{key: value for key, value in frame.head.items() if key != "what"})
         return
     site, reason = str(frame.head["site"]), str(frame.head.get("reason", ""))
-    if frame.head.get("ref") != number:
+    if site in hub.out:
+        hub.told("refused", site=site, round=number, reason=OUT)
+    elif frame.head.get("ref") != number:
         hub.told("late", site=site, round=frame.head.get("ref"))
     elif reason == messages.BEHIND:
         _ask(hub, state, [site], whole=True)

@@ -9,6 +9,7 @@ run again goes on: the rounds and the answers lie in the federation's folder.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -39,6 +40,7 @@ def coordinate(spec: dict[str, Any], job: Job) -> dict[str, Any]:
 
     place = held(job.home, spec["federation"])
     own, line = _identity(job), HubStick(_line(job), place.stick)
+    newest = _newest(place)
     agreement, signature = read_bytes(place.agreement), read_bytes(place.signature)
     federation = description.opened(agreement, signature, own.key)
     name = spec.get("name") or f"{federation.name}-{job.id}"
@@ -60,6 +62,7 @@ def coordinate(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         signature=signature,
         clock=time.time,
         over=lambda: False,
+        newest=newest,
     )
     if done < federation.rounds.count:
         raise JobFailed(
@@ -119,6 +122,20 @@ def take_part(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     job.emit("plan", **made.plan.as_dict(), dataset=dataset.name)
     member.serve(seat, line, told, over=lambda: False)
     raise JobFailed("The link to the coordinator ended.", f"Go on with `cloister job resume {job.id}`.")
+
+
+def _newest(place: Place) -> Callable[[], tuple[bytes, bytes] | None]:
+    """What is new of the agreement since the last look; its file is written after its signature."""
+    seen = place.agreement.stat().st_mtime_ns
+
+    def look() -> tuple[bytes, bytes] | None:
+        nonlocal seen
+        if (now := place.agreement.stat().st_mtime_ns) == seen:
+            return None
+        seen = now
+        return read_bytes(place.agreement), read_bytes(place.signature)
+
+    return look
 
 
 def _same_task(asked: Federation, dataset: store.Dataset) -> bool:

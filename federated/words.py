@@ -24,6 +24,7 @@ _NEXT = {
 }
 _OTHERS = {
     "late": ("it did not answer by the deadline", "look at the site: cloister federate status there"),
+    "out": ("it was dropped while the round ran", "nothing; the round goes on without it"),
     "behind": ("it asked for the whole adapter", "nothing; it gets it"),
     "certificate": ("a caller without a certificate", "look at who calls the gateway's port"),
     "unknown-certificate": ("a certificate that the agreement does not name", "look for an older kit"),

@@ -38,15 +38,16 @@ def learnt(number: int, round_: int, size: int) -> Array:
 class World:
     """A coordinator and three sites, each with a home and keys of its own, none with a link."""
 
-    def __init__(self, root: Path) -> None:
-        self.keys = {name: new_identity(name, "site") for name in ("hub", *NAMES)}
+    def __init__(self, root: Path, sites: int = 3) -> None:
+        self.names = tuple(f"s{number}" for number in range(1, sites + 1))
+        self.keys = {name: new_identity(name, "site") for name in ("hub", *self.names)}
         self.homes = {name: open_home(root / name) for name in self.keys}
         for name, home in self.homes.items():
             for other, held in self.keys.items():
                 if other != name:
                     card = public(held)
                     store.pin(home, card, words=card.words, compared_by=["mira", "joe"], who="mira")
-        drawn = agreement(3, count=2)
+        drawn = agreement(sites, count=2)
         sites = [site.model_copy(update={"key": self.keys[site.name].key}) for site in drawn.sites]
         self.federation = drawn.model_copy(
             update={
@@ -66,7 +67,7 @@ class World:
             sign=self.keys["hub"].sign,
         )
         self.told: list[dict[str, Any]] = []
-        for name in NAMES:
+        for name in self.names:
             stick.carry(self.stick("hub"), name)
 
     def stick(self, name: str) -> Path:
@@ -139,7 +140,9 @@ def world(tmp_path: Path) -> World:
 
 
 @contextmanager
-def coordinator(world: World) -> Iterator[None]:
+def coordinator(
+    world: World, newest: Callable[[], tuple[bytes, bytes] | None] = lambda: None
+) -> Iterator[None]:
     """The job of the coordinator; its link sees nobody."""
     ours, theirs = socket.socketpair()
     line = Line(ours)
@@ -153,6 +156,7 @@ def coordinator(world: World) -> Iterator[None]:
             signature=world.signature,
             clock=time.time,
             over=over,
+            newest=newest,
         )
 
     with theirs, working(work):
@@ -199,6 +203,35 @@ def test_two_rounds_by_stick_give_the_plain_mean(world: World, tmp_path: Path) -
     record = checkpoint.read_record(world.course.home, 2, world.federation.coordinator_key)
     assert record is not None and sorted(record.weights) == list(NAMES)
     assert not list((world.stick("hub") / "in").glob("*"))
+
+
+def test_a_site_dropped_while_a_round_runs_is_waited_for_no_more(tmp_path: Path) -> None:
+    world = World(tmp_path, sites=4)
+    versions: list[tuple[bytes, bytes]] = []
+    with coordinator(world, lambda: versions.pop() if versions else None):
+        for name in world.names:
+            until((world.stick("hub") / "out" / f"{name}.frame").is_file)
+        for name in world.names:
+            world.take(name, world.export("hub", name, tmp_path / f"ask-{name}.clb"))
+        for name in world.names[1:]:
+            answered(world, name)
+            world.take("hub", world.export(name, "hub", tmp_path / f"answer-{name}.clb"))
+        until(lambda: sum(one["what"] == "update" for one in world.told) == 3)
+        assert world.course.last()[0] == 0  # s1 is waited for
+        sites = [
+            site.model_copy(update={"state": "dropped" if site.name == "s1" else "in"})
+            for site in world.federation.sites
+        ]
+        newer = world.federation.model_copy(update={"version": 2, "sites": sites})
+        file = description.written(newer)
+        versions.append((file, world.keys["hub"].sign(description.PURPOSE + file)))
+        until(lambda: world.course.last()[0] == 1)
+        answered(world, "s1")  # what it had begun comes too late
+        world.take("hub", world.export("s1", "hub", tmp_path / "answer-s1.clb"))
+        until(lambda: any(one["what"] == "agreement" and one["version"] == 2 for one in world.told))
+    record = checkpoint.read_record(world.course.home, 1, world.federation.coordinator_key)
+    assert record is not None and sorted(record.weights) == ["s2", "s3", "s4"]
+    assert record.refused == {"s1": hub.OUT}
 
 
 def asked_for(world: World, name: str) -> None:
