@@ -20,6 +20,7 @@ from world import LAYOUT, key, public
 from federated import checkpoint, description, hub, member, seat
 from federated.course import Course
 from federated.description import Federation
+from federated.flower.frames import Ends
 from federated.layout import Array
 from federated.policy import Policy
 from federated.seat import Learnt, Seat
@@ -57,11 +58,11 @@ class Site:
         seat.join(self.seat, file, signature, public(0))
 
     @contextmanager
-    def running(self) -> Iterator[links.Side]:
-        """The link, and a thread that answers."""
+    def running(self, through: Callable[[Ends], Ends] = lambda line: line) -> Iterator[links.Side]:
+        """The link, and a thread that answers, `through` a line that may change what it says."""
         with (
             links.site(self.root, self.name, self.port) as side,
-            _working(lambda over: member.serve(self.seat, side.line, self.hear, over=over)),
+            _working(lambda over: member.serve(self.seat, through(side.line), self.hear, over=over)),
         ):
             yield side
 
