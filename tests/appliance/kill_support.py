@@ -35,7 +35,7 @@ from appliance.core.job import Job
 from appliance.core.offline import stay_offline
 from appliance.data import job as importing_job
 from appliance.models import importing, registry
-from appliance.privacy import ledger
+from appliance.privacy import ledger, noise
 from appliance.privacy.noise import Keystream
 from appliance.train import job as training
 from appliance.train import loop
@@ -97,21 +97,21 @@ def moved(template: Path, target: Path) -> Home:
 @contextmanager
 def witnessed(path: Path) -> Iterator[None]:
     """Every noise vector leaves its hash in `path`, durably, before the run has it."""
-    drawn = loop.discrete_gaussian
+    drawn = noise.discrete_gaussian
 
     def told(count: int, sigma: float, stream: Any) -> Any:
-        noise = drawn(count, sigma, stream)
+        vector = drawn(count, sigma, stream)
         with path.open("ab") as witness:
-            witness.write(hashlib.sha256(noise.tobytes()).digest())
+            witness.write(hashlib.sha256(vector.tobytes()).digest())
             witness.flush()
             os.fsync(witness.fileno())
-        return noise
+        return vector
 
-    loop.discrete_gaussian = told
+    noise.discrete_gaussian = told
     try:
         yield
     finally:
-        loop.discrete_gaussian = drawn
+        noise.discrete_gaussian = drawn
 
 
 def child(home: Home, witness: Path, change: Callable[[], None]) -> int:
@@ -141,7 +141,7 @@ def kill_runs(
     """Run, kill, look and run again until `kills` kills have landed."""
     account, chance = Account(), random.Random(seed)
     longest = 2.0
-    while account.kills < kills:
+    while account.kills < kills and len(account.corrupt) < 10:
         home, witness = moved(template, folder / "home"), folder / "witness"
         witness.write_bytes(b"")
         account.runs += 1
@@ -257,7 +257,7 @@ def charge_afterwards() -> None:
 
 def same_noise_at_every_start() -> None:
     """A generator that is restored with the run."""
-    loop.Keystream = lambda key=None: Keystream(bytes(32))  # type: ignore[misc, assignment]
+    noise.Keystream = lambda key=None: Keystream(bytes(32))  # type: ignore[misc, assignment]
 
 
 SPOILT = {"": lambda: None, "late": charge_afterwards, "replay": same_noise_at_every_start}

@@ -13,6 +13,7 @@ from appliance.data import inbox
 from appliance.models.importing import DEMO_BASE
 from appliance.models.load import encoder_for, load_torch
 from appliance.models.task import PROMPT, Task
+from appliance.privacy import noise
 from appliance.train import loop, losses
 from appliance.train.adapt import adapt
 from appliance.train.engine import engine_for
@@ -49,8 +50,8 @@ def main(target: str) -> None:
         noise_multiplier=1.0,
         delta=1e-4,
     )
-    quiet = loop.discrete_gaussian
-    loop.discrete_gaussian = lambda size, sigma, stream: 0 * quiet(size, sigma, stream)
+    quiet = noise.discrete_gaussian
+    noise.discrete_gaussian = lambda size, sigma, stream: 0 * quiet(size, sigma, stream)
     engine = engine_for(tuned, losses.full_loss, "cpu")
     update = loop.private_update(engine, groups, plan, settings, ranks)
     optimiser = Optimiser(tuned, plan)
