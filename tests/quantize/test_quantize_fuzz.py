@@ -73,6 +73,7 @@ def outcomes(files: list[Path], base: Path, log: Path) -> dict[Path, str]:
             doing="Opening",
             timeout=PATIENCE * len(left),
             memory=6_000_000_000,
+            writes=[log.parent],
             files=[str(file) for file in left],
             base=str(base),
             log=str(log),

@@ -138,7 +138,12 @@ def test_the_reason_stands_in_the_error(f16: Path, quantised: Callable[..., Path
     small = quantised("Q4_0")
     with pytest.raises(EngineFailed, match=r"to Q8_0: requantizing from type q6_K is disabled$"):
         worker.run(
-            quantize_file, doing="Quantising", source=str(small), target=str(tmp_path / "x"), kind="Q8_0"
+            quantize_file,
+            doing="Quantising",
+            writes=[tmp_path],
+            source=str(small),
+            target=str(tmp_path / "x"),
+            kind="Q8_0",
         )
     with pytest.raises(EngineFailed, match="could not be quantised to Q4_0"):
         quantize_file(str(f16), str(tmp_path / "x"), "Q4_0", tensor_types=[["(?<=ffn)_down", "Q8_0"]])
