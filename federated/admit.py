@@ -15,11 +15,11 @@ import numpy as np
 
 from federated.layout import Array, Layout
 from federated.packing import BLOCK, Packing, packed_size, part, unpack_part
-from federated.update import LONGEST_STATEMENT, Statement, opened_update, whole
+from federated.update import LONGEST_STATEMENT, Form, Statement, opened_update, whole
 
 Code = Literal[
     "malformed", "stranger", "out", "forged", "federation", "round", "parent", "packing", "second", "length",
-    "body", "units", "values", "norm",
+    "body", "units", "values", "norm", "masks",
 ]  # fmt: skip
 
 WORDS: dict[Code, tuple[str, str]] = {
@@ -37,6 +37,7 @@ WORDS: dict[Code, tuple[str, str]] = {
     "units": ("it claims more patients than the site registered", "enrol the site's new number"),
     "values": ("it holds infinite values or no numbers", "look at the training at the site"),
     "norm": ("it is larger than the clip bound", "look at the code that the site runs"),
+    "masks": ("it is not masked as agreed, or has another length", "look at base and versions of the site"),
 }
 
 _SLACK = 1e-6  # of float32 sums in another order
@@ -59,17 +60,17 @@ class Expected:
     federation: str
     round: int
     parent: str
-    packing: Packing
+    packing: Form
     layout: Layout
     bound: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Admitted:
-    """An update that may be averaged, with its norm."""
+    """An update that may be averaged, with its norm; that of a masked one nobody knows."""
 
     statement: Statement
-    norm: float
+    norm: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ class Refused:
 
 def largest_update(expected: Expected) -> int:
     """Bytes of the longest update that can be right: whatever is longer need not be read."""
-    return 68 + LONGEST_STATEMENT + packed_size(expected.layout.values, expected.packing)
+    return 68 + LONGEST_STATEMENT + packed_size(expected.layout.values, _packing(expected))
 
 
 def admit(
@@ -103,6 +104,29 @@ def admit(
     """
     if len(content) > largest_update(expected):
         return Refused(code="malformed", site="")
+    found = stated(content, expected, members, admitted)
+    if isinstance(found, Refused):
+        return found
+    statement, body = found
+    if len(body) != packed_size(expected.layout.values, _packing(expected)):
+        return Refused(code="length", site=statement.site)
+    if not whole(statement, body):
+        return Refused(code="body", site=statement.site)
+    norm = _norm(body, expected)
+    if norm is None:
+        return Refused(code="values", site=statement.site)
+    if norm > expected.bound * (1 + _SLACK):
+        return Refused(code="norm", site=statement.site)
+    return Admitted(statement=statement, norm=norm)
+
+
+def stated(
+    content: bytes, expected: Expected, members: Mapping[str, Member], admitted: Mapping[str, str]
+) -> tuple[Statement, memoryview] | Refused:
+    """Statement and body of an update whose site it really is and which is about this round.
+
+    That the body is the statement's is still to be seen (update.whole).
+    """
     try:
         statement, body, signed_by = opened_update(content)
     except ValueError:
@@ -117,16 +141,14 @@ def admit(
         return Refused(code="forged", site=site)
     if wrong := _about(statement, expected, member, admitted.get(site, statement.body)):
         return Refused(code=wrong, site=site)
-    if len(body) != packed_size(expected.layout.values, expected.packing):
-        return Refused(code="length", site=site)
-    if not whole(statement, body):
-        return Refused(code="body", site=site)
-    found = _norm(body, expected)
-    if found is None:
-        return Refused(code="values", site=site)
-    if found > expected.bound * (1 + _SLACK):
-        return Refused(code="norm", site=site)
-    return Admitted(statement=statement, norm=found)
+    return statement, body
+
+
+def _packing(expected: Expected) -> Packing:
+    """The packing of an update that can be read; masked ones have a gate of their own (secure/gate.py)."""
+    if expected.packing == "masked":
+        raise ValueError("a masked vector")
+    return expected.packing
 
 
 def _about(statement: Statement, expected: Expected, member: Member, before: str) -> Code | None:
@@ -149,7 +171,7 @@ def _norm(body: memoryview, expected: Expected) -> float | None:
     """The norm, summed slice by slice; None where a value is not finite."""
     values, total = expected.layout.values, 0.0
     for start in range(0, values, _SLICE):
-        some = _slice(body, values, expected.packing, start).astype(np.float64)
+        some = _slice(body, values, _packing(expected), start).astype(np.float64)
         total += float(np.dot(some, some))
     return float(np.sqrt(total)) if np.isfinite(total) else None
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
-from appliance.core.errors import TrustRefused
+from appliance.core.errors import ConfigWrong, TrustRefused
 from appliance.core.reading import read_bytes
 from appliance.security import canonical
 from appliance.security.bundle.manifest import Facts
@@ -37,6 +37,20 @@ class Carried:
     frame: Frame
     site: str
     round: int
+
+
+def check_carried(federation: Federation) -> None:
+    """Nothing, where rounds may be carried by hand.
+
+    Raises:
+        ConfigWrong: they go by secure aggregation.
+    """
+    if federation.rounds.secure:
+        raise ConfigWrong(
+            f"Rounds of {federation.name} go by secure aggregation: a site answers two or three times in each"
+            " round, and all others wait for it.",
+            "Give the site a link; or agree on a federation of plain rounds for sites that are carried.",
+        )
 
 
 def leaving(federation: Federation, site: str, frame: Frame, receiver: Receiver) -> Request:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,12 +20,13 @@ from federated import checkpoint, rounds
 from federated.admit import Admitted, Expected, Member, Refused, admit
 from federated.aggregate import Packed, average, weights
 from federated.checkpoint import Record, State
-from federated.description import SECURE_ROUNDS, Federation
+from federated.description import Federation
 from federated.layout import Array, Layout, vector_sha256
 from federated.packing import unpack, with_feedback
 from federated.products import mean_product
 from federated.rounds import Round
-from federated.server_step import fedadam, fedavg
+from federated.server_step import Moments, fedadam, fedavg
+from federated.update import MASKED, Statement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Course:
             federation=self.digest,
             round=state.number,
             parent=state.parent,
-            packing=self.federation.rounds.packing,
+            packing=MASKED if self.federation.rounds.secure else self.federation.rounds.packing,
             layout=self.layout,
             bound=self.federation.rounds.clip_bound,
         )
@@ -80,11 +81,6 @@ def begin(course: Course, there: Iterable[str], *, now: float) -> Round:
     if running := checkpoint.kept_round(course.home, number + 1):
         return running
     settings = course.federation.rounds
-    if settings.secure and not SECURE_ROUNDS:
-        raise ConfigWrong(
-            "The agreement asks for secure aggregation, which this version's rounds do not have.",
-            "Make a new federation without it.",
-        )
     if number >= settings.count:
         raise ConfigWrong(f"All {settings.count} rounds are done.", "Evaluate the adapter.")
     asked = _active(course, there)
@@ -107,7 +103,15 @@ def begin(course: Course, there: Iterable[str], *, now: float) -> Round:
 def receive(course: Course, state: Round, content: bytes) -> tuple[Round, Admitted | Refused]:
     """Take one update: stored before it is said to be admitted. What a site really sent and was wrong counts
     as its answer; what somebody else may have sent in its name does not."""
-    found = admit(content, course.expected(state), course.members, state.admitted)
+    return judged(
+        course, state, content, admit(content, course.expected(state), course.members, state.admitted)
+    )
+
+
+def judged(
+    course: Course, state: Round, content: bytes, found: Admitted | Refused
+) -> tuple[Round, Admitted | Refused]:
+    """The round after what a gate found of one update."""
     if isinstance(found, Admitted):
         site = found.statement.site
         if site in state.cohort and site not in state.admitted:
@@ -150,22 +154,70 @@ def close(course: Course, state: Round) -> Record:
             f"{len(state.admitted)} updates were admitted; {settings.quorum} are needed.",
             "Wait for more sites.",
         )
-    _, before = course.last()
-    said = {site: checkpoint.statement_of(course.home, state.number, site) for site in state.admitted}
+    (_, before), said = course.last(), _statements(course, state)
     counted = weights({site: one.units for site, one in said.items()}, settings.weight_clamp)
     updates = [
         checkpoint.kept_update(course.home, state.number, site, weight, settings.packing)
         for site, weight in sorted(counted.items())
     ]
-    moments, lost = before.moments, 0.0
     if settings.products:
         wanted, lost = _products(layout, before.adapter, updates)
+        return _committed(
+            course, state, before, wanted, before.moments, counted, said, rule="products", lost=lost
+        )
+    change = average(settings.rule, updates, layout.values, trim=settings.trim)
+    return _stepped(course, state, before, change, counted, said, rule=settings.rule)
+
+
+def close_secure(course: Course, state: Round, counted: dict[str, int], change: Array) -> Record:
+    """Commit a round whose sum was opened: `change` is the mean, each site counted for its units."""
+    return _stepped(
+        course, state, course.last()[1], change, counted, _statements(course, state), rule="secure mean"
+    )
+
+
+def skip(course: Course, state: Round, reasons: dict[str, str]) -> Record:
+    """Commit a round that cannot be finished, without a change; `reasons` say why of each site."""
+    _, before = course.last()
+    after = replace(state, admitted={}, refused=state.refused | reasons)
+    return _committed(course, after, before, before.adapter, before.moments, {}, {}, rule="skipped")
+
+
+def _statements(course: Course, state: Round) -> dict[str, Statement]:
+    return {site: checkpoint.statement_of(course.home, state.number, site) for site in state.admitted}
+
+
+def _stepped(
+    course: Course,
+    state: Round,
+    before: State,
+    change: Array,
+    counted: dict[str, int],
+    said: dict[str, Statement],
+    *,
+    rule: str,
+) -> Record:
+    settings, moments = course.federation.rounds, before.moments
+    if settings.server == "fedadam":
+        wanted, moments = fedadam(before.adapter, change, moments, settings.server_learning_rate)
     else:
-        change = average(settings.rule, updates, layout.values, trim=settings.trim)
-        if settings.server == "fedadam":
-            wanted, moments = fedadam(before.adapter, change, moments, settings.server_learning_rate)
-        else:
-            wanted = fedavg(before.adapter, change, settings.server_learning_rate)
+        wanted = fedavg(before.adapter, change, settings.server_learning_rate)
+    return _committed(course, state, before, wanted, moments, counted, said, rule=rule)
+
+
+def _committed(
+    course: Course,
+    state: Round,
+    before: State,
+    wanted: Array,
+    moments: Moments,
+    counted: dict[str, int],
+    said: dict[str, Statement],
+    *,
+    rule: str,
+    lost: float = 0.0,
+) -> Record:
+    settings, layout = course.federation.rounds, course.layout
     content, left = with_feedback(wanted - before.adapter, before.left, settings.packing, math.inf)
     after = State(
         adapter=before.adapter + unpack(content, layout.values, settings.packing), left=left, moments=moments
@@ -177,7 +229,7 @@ def close(course: Course, state: Round) -> Record:
         adapter=vector_sha256(layout, after.adapter),
         change=hashlib.sha256(content).hexdigest(),
         state=checkpoint.state_sha256(after),
-        rule="products" if settings.products else settings.rule,
+        rule=rule,
         weights=counted,
         updates=dict(state.admitted),
         refused=dict(state.refused) | dict.fromkeys(state.open, "late"),

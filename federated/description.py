@@ -29,10 +29,9 @@ from appliance.core.errors import ConfigWrong, TrustRefused
 from appliance.security.trust.identity import verify
 from federated.aggregate import Rule, least_sites
 from federated.packing import Packing
+from federated.secagg.federation import MOST
 
 PURPOSE = b"cloister/f1/federation\x00"
-SECURE_ROUNDS = False
-"""Whether rounds can go by secure aggregation (secagg/): what asks for it is refused until they can."""
 LONGEST = 1 << 20
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$")]
@@ -177,6 +176,8 @@ class Federation(_Part):
             held = [getattr(site, what).casefold() for site in self.sites]
             if twice := sorted({one for one in held if held.count(one) > 1}):
                 raise ValueError(f"two sites have the same {what}: {twice[0][:64]}")
+        if self.rounds.secure and len(self.active()) > MOST:
+            raise ValueError(f"secure aggregation is for at most {MOST} sites")
         return self
 
     def site(self, name: str) -> Site | None:

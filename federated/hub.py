@@ -15,6 +15,7 @@ from federated.course import Course
 from federated.description import Federation
 from federated.flower.frames import Ends, Frame
 from federated.rounds import Round, next_step
+from federated.secure import hub as secure
 
 _LOOK = 0.2
 OUT = "out"
@@ -32,6 +33,7 @@ class _Hub:
     later: tuple[Federation, bytes, bytes] | None = None
     there: set[str] = field(default_factory=set)
     sent: set[tuple[int, int, str]] = field(default_factory=set)
+    secure: secure.Work = field(default_factory=secure.Work)
 
     @property
     def out(self) -> set[str]:
@@ -106,6 +108,8 @@ def _follow(hub: _Hub, state: Round | None) -> Round | None:
 def _advance(hub: _Hub, state: Round, clock: Callable[[], float]) -> bool:
     """Ask who has not been asked, close what can be closed; False when the rounds cannot go on."""
     settings = hub.course.federation.rounds
+    if settings.secure:
+        return secure.advance(hub, state, clock())
     step = next_step(state, now=clock(), quorum=settings.quorum)
     if step == "aggregate":
         record = course.close(hub.course, state)
@@ -148,6 +152,8 @@ def _take(hub: _Hub, frame: Frame, number: int) -> None:
     site, reason = str(frame.head["site"]), str(frame.head.get("reason", ""))
     if site in hub.out:
         hub.told("refused", site=site, round=number, reason=OUT)
+    elif hub.course.federation.rounds.secure:
+        secure.take(hub, state, frame)
     elif frame.head.get("ref") != number:
         hub.told("late", site=site, round=frame.head.get("ref"))
     elif reason == messages.BEHIND:

@@ -22,10 +22,12 @@ from appliance.security.trust.identity import Identity, identity_of
 from federated import checkpoint, description, hub, member
 from federated.course import Course
 from federated.description import Federation
+from federated.enrol import round_key
 from federated.flower.fab import fab_sha256
 from federated.flower.frames import Line
 from federated.place import Place, held
 from federated.policy import Policy, Reason, policy_of
+from federated.secagg.federation import SiteKeys
 from federated.stick import HubStick, SiteStick
 
 
@@ -117,11 +119,16 @@ def take_part(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         train=made.train,
         loss=made.loss,
         own_versions=versions,
+        keys=_round_keys(place, seated.name, own) if federation.rounds.secure else None,
     )
     told = _teller(job, federation.rounds.count)
     job.emit("plan", **made.plan.as_dict(), dataset=dataset.name)
     member.serve(seat, line, told, over=lambda: False)
     raise JobFailed("The link to the coordinator ended.", f"Go on with `cloister job resume {job.id}`.")
+
+
+def _round_keys(place: Place, site: str, own: Identity) -> SiteKeys:
+    return SiteKeys(site=site, sign=own.signing, x25519=round_key(place))
 
 
 def _newest(place: Place) -> Callable[[], tuple[bytes, bytes] | None]:

@@ -13,6 +13,7 @@ from typing import Any
 from federated import description, messages
 from federated.flower.frames import Ends, Frame
 from federated.seat import Seat, answer
+from federated.secure import seat as secure
 
 
 def serve(seat: Seat, line: Ends, told: Callable[..., None], *, over: Callable[[], bool]) -> None:
@@ -43,6 +44,9 @@ def _answered(seat: Seat, frame: Frame) -> tuple[int, str, bytes]:
         head |= {name: bytes.fromhex(head[name]) for name in ("agreement", "signature")}
         packing = description.parsed(head["agreement"]).rounds.packing
         number = int(head["round"])
+        if "step" in head:
+            said = secure.answer(seat, head, frame.body, now=datetime.now(UTC))
+            return (number, "", said) if isinstance(said, bytes) else (number, said, b"")
         request = messages.request_of(head, frame.body, home=seat.home, layout=seat.layout, packing=packing)
     except (ValueError, KeyError, TypeError, ArithmeticError):
         return 0, "malformed", b""

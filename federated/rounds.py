@@ -80,6 +80,20 @@ def asked_again(state: Round, there: Iterable[str], *, now: float, seconds: floa
     return replace(state, cohort=cohort, deadline=now + seconds, asked=state.asked + 1, refused={})
 
 
+def begun_anew(
+    state: Round, there: Iterable[str], *, now: float, seconds: float, counted: bool = True
+) -> Round:
+    """The same round from its beginning: nothing that was admitted stays. `counted` as one more asking."""
+    return replace(
+        state,
+        cohort=tuple(sorted(there)),
+        deadline=now + seconds,
+        asked=state.asked + counted,
+        admitted={},
+        refused={},
+    )
+
+
 def as_json(state: Round) -> dict[str, Any]:
     """For a checkpoint."""
     return vars(state) | {"cohort": list(state.cohort)}

@@ -28,6 +28,7 @@ from federated.description import Federation
 from federated.layout import Array, Layout, vector_sha256
 from federated.packing import with_feedback
 from federated.policy import Policy, Reason, objections
+from federated.secagg.federation import SiteKeys
 from federated.update import Statement, opened_update, sealed_update
 
 _KEPT = 3  # answers
@@ -58,7 +59,7 @@ class Seat:
 
     `policy` is read anew for each round. `train(adapter, round)` charges the site's own ledger, then trains;
     `loss(adapter)` is the loss on its validation records. `unit` is what its dataset protects. `own_versions`
-    says whether code and base here are those of the agreement.
+    says whether code and base here are those of the agreement. `keys` are for secure rounds (secure/seat.py).
     """
 
     home: Path
@@ -70,6 +71,7 @@ class Seat:
     train: Callable[[Array, int], Learnt]
     loss: Callable[[Array], float]
     own_versions: Callable[[Federation], Reason | None]
+    keys: SiteKeys | None = None
 
 
 def join(seat: Seat, agreement: bytes, signature: bytes, key: str) -> Federation:
@@ -90,9 +92,11 @@ def answer(seat: Seat, request: Request, *, now: datetime) -> bytes | Reason:
         NoRoom, OSError: the disk; nothing was sent.
     """
     try:
-        federation = _agreed(seat, request, now)
+        federation = agreed(seat, request.agreement, request.signature, now)
     except ApplianceError:
         return "agreement"
+    if federation.rounds.secure:
+        return "plain"  # a coordinator that agreed to see sums alone asks for the update itself
     parent = vector_sha256(seat.layout, request.adapter)
     if before := _answered(seat, request.round):
         statement, _, _ = opened_update(before)
@@ -102,8 +106,6 @@ def answer(seat: Seat, request: Request, *, now: datetime) -> bytes | Reason:
         return "again"
     if wrong := seat.own_versions(federation):
         return wrong
-    if federation.rounds.secure and not description.SECURE_ROUNDS:
-        return "versions"
     try:
         policy = seat.policy()
     except ApplianceError:
@@ -113,22 +115,30 @@ def answer(seat: Seat, request: Request, *, now: datetime) -> bytes | Reason:
         federation,
         number=request.round,
         cohort=request.cohort,
-        done=_rounds(seat),
+        done=rounds_done(seat),
         unit=seat.unit,
         now=now,
     ):
         return no[0]
+    found = learnt(seat, policy, request)
+    if not isinstance(found, tuple):
+        return found
+    return _sealed(seat, federation, request, parent, *found)
+
+
+def learnt(seat: Seat, policy: Policy, request: Request) -> tuple[Learnt, float] | Reason:
+    """What a round taught, and the loss that the coordinator is told (NaN for none); or why there is none."""
     told = policy.tell_loss or policy.worst_loss is not None
     loss = seat.loss(request.adapter) if told else math.nan
     if policy.worst_loss is not None and not loss <= policy.worst_loss:
         return "worse"
     try:
-        learnt = seat.train(request.adapter, request.round)
+        found = seat.train(request.adapter, request.round)
     except BudgetSpent:
         return "budget"
     except ApplianceError:
         return "failed"
-    return _sealed(seat, federation, request, parent, learnt, loss if policy.tell_loss else math.nan)
+    return found, loss if policy.tell_loss else math.nan
 
 
 def _sealed(
@@ -153,7 +163,7 @@ def _sealed(
     folder = _folder(seat)
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / f"{request.round:04}.left", left.astype("<f4").tobytes())
-    write_bytes(seat.home / "rounds", str(_rounds(seat) + 1).encode())
+    count_round(seat)
     write_bytes(folder / f"{request.round:04}.update", content)
     for old in sorted(folder.glob("*.update"))[:-_KEPT]:
         old.with_suffix(".left").unlink(missing_ok=True)
@@ -161,13 +171,30 @@ def _sealed(
     return content
 
 
-def _agreed(seat: Seat, request: Request, now: datetime) -> Federation:
+def agreed(seat: Seat, agreement: bytes, signature: bytes, now: datetime) -> Federation:
+    """The version that a round goes by; a newer one that may follow ours becomes ours.
+
+    Raises:
+        TrustRefused, ConfigWrong: it may not (description.successor), or nobody signed it.
+    """
     held = description.parsed(read_bytes(seat.home / "agreement.toml"))
-    asked = description.opened(request.agreement, request.signature, held.coordinator_key)
+    asked = description.opened(agreement, signature, held.coordinator_key)
     description.successor(held, asked, now)
     if asked.version > held.version:
-        _keep_agreement(seat, request.agreement, request.signature)
+        _keep_agreement(seat, agreement, signature)
     return asked
+
+
+def rounds_done(seat: Seat) -> int:
+    """In how many rounds the site took part."""
+    path = seat.home / "rounds"
+    return int(read_bytes(path)) if path.exists() else 0
+
+
+def count_round(seat: Seat) -> None:
+    """One more."""
+    seat.home.mkdir(parents=True, exist_ok=True)
+    write_bytes(seat.home / "rounds", str(rounds_done(seat) + 1).encode())
 
 
 def _keep_agreement(seat: Seat, agreement: bytes, signature: bytes) -> None:
@@ -187,11 +214,6 @@ def _left(seat: Seat) -> Array | None:
     if not done:
         return None
     return np.frombuffer(read_bytes(done[-1].with_suffix(".left")), "<f4").astype(np.float32)
-
-
-def _rounds(seat: Seat) -> int:
-    path = seat.home / "rounds"
-    return int(read_bytes(path)) if path.exists() else 0
 
 
 def _folder(seat: Seat) -> Path:

@@ -68,11 +68,6 @@ def init(
     own, place = standing.own_keys(home), standing.free(home, draft.name)
     host = gateway_of(draft.gateway)[0]
     federation = measured(home, drafted(home, draft, coordinator=site_name(own.name), key=own.key))
-    if federation.rounds.secure and not description.SECURE_ROUNDS:
-        raise ConfigWrong(
-            "Rounds of this version do not go by secure aggregation yet.",
-            "Agree on plain rounds: the coordinator then sees each site's update.",
-        )
     now = datetime.now(UTC)
     root_key, server_key = pki.new_key(), pki.new_key()
     days = draft.days + _LATER

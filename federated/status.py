@@ -18,6 +18,7 @@ from federated import checkpoint, rules, standing
 from federated.checkpoint import Record
 from federated.description import Federation, Site
 from federated.place import Place, held, names
+from federated.secure import attempt
 from federated.words import why
 
 _REFUSALS = 20
@@ -101,14 +102,23 @@ def _agreement(federation: Federation) -> dict[str, Any]:
         "rounds": rounds.count,
         "quorum": rounds.quorum,
         "min_cohort": rounds.min_cohort,
-        "mode": "secure aggregation" if rounds.secure else f"robust: {rounds.rule}" if rounds.rule != "mean"
-        else "plain mean",
+        "secure": rounds.secure,
+        "mode": mode(federation),
         "clip_bound": rounds.clip_bound,
         "epsilon": training.epsilon if training.private else None,
         "delta": training.delta if training.private else None,
         "unit": training.unit,
         "code": federation.code.model_dump(),
     }  # fmt: skip
+
+
+def mode(federation: Federation) -> str:
+    """Which of the two is in force, secure aggregation or a look at each update, in words."""
+    rounds = federation.rounds
+    if rounds.secure:
+        return "secure aggregation (the coordinator sees the sum alone)"
+    rule = "plain mean" if rounds.rule == "mean" else f"robust: {rounds.rule}"
+    return f"{rule} (the coordinator sees each update)"
 
 
 def _coordinator(
@@ -119,13 +129,15 @@ def _coordinator(
     there: list[str] = next((event["there"] for event in reversed(told) if event["what"] == "sites"), [])
     number = len(records) + 1
     running = checkpoint.kept_round(place.path, number) if number <= federation.rounds.count else None
+    step = attempt.step_of(place.path, running) if running else None
     return {
         "round": None
         if running is None
         else {
             "round": running.number,
             "asked": running.asked,
-            "waiting_for": list(running.open),
+            "step": step[0] if step else "gathers updates",
+            "waiting_for": step[1] if step else list(running.open),
             "deadline": datetime.fromtimestamp(running.deadline, UTC).isoformat(timespec="seconds"),
             "refused": dict(running.refused),
         },

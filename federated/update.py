@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -21,6 +21,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from appliance.security import canonical
 from federated.packing import Packing
 
+Form = Packing | Literal["masked"]
+MASKED: Form = "masked"
+"""Of a body that is a masked vector (secagg/site.py), which says nothing without those of the others."""
 PURPOSE = b"cloister/f1/update\x00"
 LONGEST_STATEMENT = 4096
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -41,7 +44,7 @@ class Statement:
     round: int
     site: str
     parent: str
-    packing: Packing
+    packing: Form
     units: int
     loss: int
     body: str
@@ -102,6 +105,6 @@ def _statement(held: Any) -> Statement:
             raise ValueError(f"{name} is no number")
     if not isinstance(held["site"], str) or not _SITE.fullmatch(held["site"]):
         raise ValueError("no name of a site")
-    if held["packing"] not in get_args(Packing):
+    if held["packing"] not in (*get_args(Packing), MASKED):
         raise ValueError("an unknown packing")
     return Statement(**held)

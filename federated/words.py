@@ -22,7 +22,21 @@ _NEXT = {
     "paused": "at the site: cloister federate resume",
     "ended": "make a new federation",
 }
+_PROTOCOL = "look at the coordinator's version; a coordinator that keeps to the protocol does not ask so"
 _OTHERS = {
+    "unopened": ("the round's sum could not be opened", "nothing; the next round goes on from its adapter"),
+    "dealt-wrong": ("its shares do not fit its keys", "look at the code that the site runs; drop it"),
+    "shares": ("shares it revealed are not those it was dealt", "look at the code that the site runs"),
+    "secagg-too-few": ("the sum would be of fewer sites than the site allows", _SITE),
+    "secagg-low-threshold": ("too few sites could open the sum", _PROTOCOL),
+    "secagg-wrong-sites": ("the sites named are not those of the agreement, or not all of them", _PROTOCOL),
+    "secagg-forged": ("a key or share that its site did not sign", "look at who is between the sites"),
+    "secagg-repeated": ("the attempt was answered before", "nothing; the round is begun anew"),
+    "secagg-other-plan": ("the attempt is not the one that the site gave its key for", _PROTOCOL),
+    "secagg-other-model": ("the round begins with another adapter or settings", "look at the versions"),
+    "secagg-misdirected": ("a message for another site or federation", _PROTOCOL),
+    "secagg-malformed": ("a message of another form", "look at the versions"),
+    "secagg-bad-round": ("it is not about the vector that the site sent last", "nothing; it is begun anew"),
     "late": ("it did not answer by the deadline", "look at the site: cloister federate status there"),
     "out": ("it was dropped while the round ran", "nothing; the round goes on without it"),
     "behind": ("it asked for the whole adapter", "nothing; it gets it"),

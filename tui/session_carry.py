@@ -27,6 +27,7 @@ def export_round(session: Session, name: str, *, site: str | None, out: Path) ->
 
     Raises:
         NotFound: nothing waits, there is no such site, or its card is not here. Busy: the rounds do not run.
+        ConfigWrong: the rounds go by secure aggregation.
     """
     from appliance.security.bundle import releasing, show
     from federated import carrying, standing, stick
@@ -34,6 +35,7 @@ def export_round(session: Session, name: str, *, site: str | None, out: Path) ->
     home = session.home
     place = standing.at(home, name, "coordinator", "site")
     federation = standing.agreed(place)
+    carrying.check_carried(federation)
     if standing.side(place) == "coordinator":
         if site not in {one.name for one in federation.active()}:
             raise NotFound(

@@ -43,6 +43,7 @@ def init(
         "gateway": made.gateway,
         "base": made.model.base,
         "rounds": made.rounds.count,
+        "secure": made.rounds.secure,
         "expires": made.expires.isoformat(),
         "words": words_of(made.coordinator_key),
         "authority": str(authority_to) if authority_to else "in this home",
@@ -214,9 +215,9 @@ def start(
     A `carried` site has no link: its rounds come and go in bundles (session_carry.py).
 
     Raises:
-        Busy: it runs already. ConfigWrong: a check stops it, by name.
+        Busy: it runs already. ConfigWrong: a check stops it, by name; or secure rounds would be carried.
     """
-    from federated import preflight, rules, standing
+    from federated import carrying, preflight, rules, standing
     from federated.setup import gateway_of
     from federated.status import newest_job, title
 
@@ -226,6 +227,8 @@ def start(
             f"{name} runs already here, as job {running.id}.", f"See it: cloister federate status {name}"
         )
     federation, side = standing.agreed(place), standing.side(place)
+    if carried:
+        carrying.check_carried(federation)
     preflight.refuse(_checks(session, name, port, linked=not carried), "start")
     spec: dict[str, Any] = {"federation": name}
     if side == "coordinator":

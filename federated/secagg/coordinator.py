@@ -119,7 +119,7 @@ def train_message(federation: Federation, asked: Asked, offers: Mapping[str, Adv
 
 
 def gather(
-    federation: Federation, lattice: Lattice, asked: Asked, replies: Iterable[tuple[str, bytes]]
+    federation: Federation, lattice: Lattice, asked: Asked, replies: Iterable[tuple[str, bytes | memoryview]]
 ) -> Gathered:
     """The masked sum of all replies that are right, one after the other: memory does not grow with them.
 
@@ -130,35 +130,69 @@ def gather(
     weights, commitments, refused = {}, {}, {}
     parcels: dict[str, dict[str, bytes]] = {}
     unread: dict[str, tuple[str, ...]] = {}
-    context, size = asked.context(federation.id), asked.values * asked.bits // 8
     for site, content in replies:
         try:
-            if site not in asked.cohort or site in weights:
-                raise ValueError("not asked, or twice")
-            sender = federation.members[site].sign
-            said, _, body = opened("masked", content, sender)
-            check_same(
-                said,
-                {"federation": federation.id, "round": asked.plan.round, "site": site, "context": context},
-            )
-            if type(said["weight"]) is not int or not 1 <= said["weight"] <= lattice.most:
-                raise ValueError("a weight that is not allowed")
-            held = parcels_of(body[size:], [peer for peer in asked.cohort if peer != site])
-            for peer, parcel in held.items():
-                about = label("seed", federation.id, asked.plan.round, context, site, peer)
-                parcel_digest(parcel, sender=sender, about=about)
-            unreadable = tuple(peer for peer in asked.cohort if peer in said["unread"])
-            commitment = str(said["commitment"])
-        except (ValueError, KeyError, TypeError) as problem:
+            if site in weights:
+                raise ValueError("twice")
+            found = masked_of(federation, lattice, asked, site, content)
+        except ValueError as problem:
             refused[site] = str(problem)
             continue
-        total += masks.from_bytes(body[:size], asked.bits)
-        weights[site], commitments[site], parcels[site] = said["weight"], commitment, held
-        if unreadable:
-            unread[site] = unreadable
+        total += masks.from_bytes(found.vector, asked.bits)
+        weights[site], commitments[site], parcels[site] = found.weight, found.commitment, found.parcels
+        if found.unread:
+            unread[site] = found.unread
     check_enough(federation, asked.plan.threshold, sorted(weights))
     return Gathered(
         total=total, weights=weights, commitments=commitments, parcels=parcels, refused=refused, unread=unread
+    )
+
+
+class OtherRound(ValueError):
+    """A vector that its site did send, for something else: who is in between can send it again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vector:
+    """A masked vector, as its site signed it."""
+
+    weight: int
+    commitment: str
+    unread: tuple[str, ...]
+    vector: memoryview
+    parcels: dict[str, bytes]
+
+
+def masked_of(
+    federation: Federation, lattice: Lattice, asked: Asked, site: str, content: bytes | memoryview
+) -> Vector:
+    """What `site` sent for the round that was `asked`.
+
+    Raises:
+        ValueError: it was not asked, or something of it is wrong; the message says what. OtherRound: it is of
+            another round.
+    """
+    if site not in asked.cohort:
+        raise ValueError("not asked")
+    sender, size = federation.members[site].sign, asked.values * asked.bits // 8
+    context = asked.context(federation.id)
+    try:
+        said, _, body = opened("masked", content, sender)
+        check_same(said, {"federation": federation.id, "site": site})
+        if (said["round"], said["context"]) != (asked.plan.round, context):
+            raise OtherRound("of another round, or for another cohort")
+        if type(said["weight"]) is not int or not 1 <= said["weight"] <= lattice.most:
+            raise ValueError("a weight that is not allowed")
+        held = parcels_of(body[size:], [peer for peer in asked.cohort if peer != site])
+        for peer, parcel in held.items():
+            about = label("seed", federation.id, asked.plan.round, context, site, peer)
+            parcel_digest(parcel, sender=sender, about=about)
+        unread = tuple(peer for peer in asked.cohort if peer in said["unread"])
+        commitment = str(said["commitment"])
+    except (KeyError, TypeError) as problem:
+        raise ValueError(str(problem)) from None
+    return Vector(
+        weight=said["weight"], commitment=commitment, unread=unread, vector=body[:size], parcels=held
     )
 
 

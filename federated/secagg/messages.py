@@ -38,7 +38,7 @@ def signed(kind: str, head: dict[str, Any], body: bytes, sign: Sign) -> bytes:
     return len(said).to_bytes(4, "big") + said + sign(_purpose(kind) + said) + body
 
 
-def opened(kind: str, content: bytes, key: bytes) -> tuple[dict[str, Any], bytes, memoryview]:
+def opened(kind: str, content: bytes | memoryview, key: bytes) -> tuple[dict[str, Any], bytes, memoryview]:
     """Head, the bytes of the head with its signature, and the body, all signed by `key`.
 
     Raises:
@@ -47,7 +47,7 @@ def opened(kind: str, content: bytes, key: bytes) -> tuple[dict[str, Any], bytes
     head, rest = opened_head(kind, memoryview(content), key)
     if head.get("body") != hashlib.sha256(rest).hexdigest():
         raise ValueError("another body")
-    return head, content[: len(content) - len(rest)], rest
+    return head, bytes(content[: len(content) - len(rest)]), rest
 
 
 def opened_head(kind: str, content: memoryview, key: bytes) -> tuple[dict[str, Any], memoryview]:

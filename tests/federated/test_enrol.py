@@ -284,7 +284,7 @@ def test_init_says_what_cannot_be_agreed_on(tmp_path: Path, monkeypatch: pytest.
     for changed in (
         {"rounds": ROUNDS | {"quorum": 2}},
         {"rounds": ROUNDS | {"secure": True, "rule": "median"}},
-        {"rounds": ROUNDS | {"secure": True}},
+        {"rounds": ROUNDS | {"secure": True, "min_cohort": 2}},
         {"lora": LORA | {"rank": 0}},
         {"training": TRAINING | {"delta": 0.5}},
         {"gateway": "nowhere"},

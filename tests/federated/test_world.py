@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from world import LAYOUT, NOW, World
+from world import LAYOUT, World
 
-from appliance.core.errors import ConfigWrong
-from federated import checkpoint, course, description, seat
+from federated import checkpoint, description
 from federated.aggregate import weights
 from federated.packing import unpack, with_feedback
-from federated.seat import Request
 from federated.update import opened_update
 
 
@@ -94,12 +92,3 @@ def test_ten_thousand_federations(tmp_path: Path) -> None:
         rounds += check(world)
         shutil.rmtree(tmp_path / str(seed))
     assert rounds > 10_000
-
-
-def test_secure_rounds_are_refused_on_both_sides_until_they_are_built(tmp_path: Path) -> None:
-    held = World(tmp_path, 1, lossy=False, settings={"secure": True})
-    with pytest.raises(ConfigWrong, match="secure aggregation"):
-        course.begin(held.course, held.seats, now=0.0)
-    asked = Request(agreement=held.file, signature=held.signature, round=1, cohort=5, adapter=held.start)
-    assert seat.answer(held.seats["s1"], asked, now=NOW) == "versions"
-    assert not held.trained

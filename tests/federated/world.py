@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from appliance.core.errors import BudgetSpent
 from federated import checkpoint, course, description, seat
@@ -37,6 +38,11 @@ def key(number: int) -> Ed25519PrivateKey:
 def public(number: int) -> str:
     """Its public half, in hex."""
     return key(number).public_key().public_bytes_raw().hex()
+
+
+def round_key(number: int) -> X25519PrivateKey:
+    """The X25519 key of site `number` for secure rounds."""
+    return X25519PrivateKey.from_private_bytes(bytes([number]) * 31 + b"x")
 
 
 def agreement(sites: int, **rounds: Any) -> Federation:
@@ -81,7 +87,7 @@ def agreement(sites: int, **rounds: Any) -> Federation:
             Site(
                 name=f"s{number}",
                 key=public(number),
-                x25519=f"{number:064x}",
+                x25519=round_key(number).public_key().public_bytes_raw().hex(),
                 node=f"ecdsa-sha2-nistp384 {number:0>160}",
                 certificate=f"{number + 1000:064x}",
                 units=100,

@@ -113,7 +113,9 @@ def _coordinator(face: Face, found: Mapping[str, Any]) -> None:
         now = found["round"]
         waiting = ", ".join(now["waiting_for"]) or "nobody"
         face.wrap(
-            f"round {now['round']} runs; it waits for {waiting} until {now['deadline'][11:19]} UTC", "", "  "
+            f"round {now['round']} {now['step']}; it waits for {waiting} until {now['deadline'][11:19]} UTC",
+            "",
+            "  ",
         )
 
 
@@ -158,6 +160,7 @@ def event_line(event: Mapping[str, Any]) -> str | None:
             "open": f"asked {len(event.get('cohort', ()))} sites",
             "asked again": f"asked again, {len(event.get('cohort', ()))} sites",
             "stuck": "too few sites answered",
+            "skipped": "given up: the sum could not be opened, the adapter stays",
             "done": f"done with {len(event.get('weights', ()))} sites",
         }
         lost = ", ".join(f"{site}: {why(code)[0]}" for site, code in event.get("refused", {}).items())

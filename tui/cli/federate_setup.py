@@ -37,6 +37,13 @@ def init(
     min_cohort: Annotated[int, typer.Option(help="The fewest sites that are averaged.")] = 3,
     deadline: Annotated[float, typer.Option(help="Minutes that a round waits for all.")] = 60.0,
     rule: Annotated[str, typer.Option(help="mean, median, trimmed-mean or krum.")] = "mean",
+    secure: Annotated[
+        bool,
+        typer.Option(
+            "--secure",
+            help="Secure aggregation: the coordinator sees the sum alone. Needs rule mean, and links.",
+        ),
+    ] = False,
     packing: Annotated[str, typer.Option(help="How updates travel: f32, f16 or i8.")] = "i8",
     clip_bound: Annotated[float, typer.Option(help="The largest norm of a site's change in a round.")] = 1.0,
     server: Annotated[str, typer.Option(help="fedavg or fedadam.")] = "fedavg",
@@ -108,6 +115,7 @@ def init(
             "min_cohort": min_cohort,
             "deadline_minutes": deadline,
             "rule": rule,
+            "secure": secure,
             "packing": packing,
             "clip_bound": clip_bound,
             "server": server,
@@ -139,7 +147,13 @@ def init(
         )
     else:
         face.wrap("The authority's key is in this home. Safer is a stick: --authority-to FILE")
-    face.wrap("The coordinator sees each site's update: private as agreed, and not secret to it.")
+    if secure:
+        face.wrap(
+            "The coordinator sees the sum of the sites' updates and no single one, so it cannot look for bad"
+            " ones. No site's rounds can be carried by stick."
+        )
+    else:
+        face.wrap("The coordinator sees each site's update: private as agreed, and not secret to it.")
     face.wrap(f"Next, at each site: cloister federate request {name} --dataset DATASET")
     face.result(made)
 
