@@ -26,38 +26,48 @@ from tui.cli.asking import open_screens_as
 from tui.cli.face import signer_of
 from tui.commands import Commands
 from tui.idle import LOOK, Idle
-from tui.screens.feedback import FeedbackScreen
+from tui.screens.audit import AuditScreen
+from tui.screens.data import DataScreen
+from tui.screens.evaluate import EvaluateScreen
 from tui.screens.frame import Framed
 from tui.screens.home import HomeScreen
 from tui.screens.jobs import JobsScreen
 from tui.screens.modals import Words
 from tui.screens.models import ModelsScreen
+from tui.screens.privacy import PrivacyScreen
+from tui.screens.serve import ServeScreen
 from tui.screens.site import SiteView
+from tui.screens.sites import SitesScreen
+from tui.screens.train import TrainScreen
 from tui.session import Session
 from tui.starting import at_start
+from tui.widgets.frame import SCREENS
 
 
 class Cloister(App[None]):
-    """Four screens over one session."""
+    """Nine screens over one session."""
 
     CSS_PATH = "app.tcss"
     TITLE = "Cloister"
-    MODES = {  # noqa: RUF012
+    MODES: ClassVar[dict[str, type[Framed]]] = {  # type: ignore[assignment]
         "home": HomeScreen,
-        "jobs": JobsScreen,
+        "data": DataScreen,
+        "train": TrainScreen,
+        "evaluate": EvaluateScreen,
         "models": ModelsScreen,
-        "feedback": FeedbackScreen,
+        "serve": ServeScreen,
+        "sites": SitesScreen,
+        "privacy": PrivacyScreen,
+        "audit": AuditScreen,
     }
     DEFAULT_MODE = "home"
     COMMANDS = {Commands}  # noqa: RUF012
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (80, "-normal"), (120, "-wide")]  # noqa: RUF012
     NOTIFICATION_TIMEOUT = 12
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "mode('home')", "Home", show=False),
-        Binding("2", "mode('jobs')", "Jobs", show=False),
-        Binding("3", "mode('models')", "Models", show=False),
-        Binding("4", "mode('feedback')", "Feedback", show=False),
-        Binding("colon", "command_palette", "Command", key_display=":"),
+        *(Binding(key, f"mode('{mode}')", name, show=False) for key, mode, name in SCREENS),
+        Binding("j", "jobs", "Jobs", show=False),
+        Binding("colon,ctrl+p", "command_palette", "Command", key_display=":"),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "leave", "Leave"),
     ]
@@ -106,6 +116,19 @@ class Cloister(App[None]):
         else:
             while len(self.screen_stack) > 1:
                 self.pop_screen()
+
+    def show_screen(self, mode: str, action: str = "") -> None:
+        """Switch to a numbered screen, at its top, and do the action of one of its keys."""
+        self.switch_mode(mode)
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
+        if action:
+            self.call_after_refresh(self.screen.run_action, action)
+
+    def action_jobs(self) -> None:
+        """All jobs, over the screen of now."""
+        if isinstance(self.screen, Framed) and not isinstance(self.screen, JobsScreen):
+            self.push_screen(JobsScreen(self.screen.HERE))
 
     def action_help(self) -> None:
         """The keys that work here, and why some do not."""

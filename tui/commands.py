@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from tui.screens.deeds import Deed, deed_of, why_not
+from tui.screens.entry import Entry
 from tui.screens.frame import Framed
 from tui.screens.site import SiteView
 from tui.steps import NextStep
@@ -18,32 +18,13 @@ if TYPE_CHECKING:
     from tui.app import Cloister
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """`words` are what is typed after `cloister`; `action` names what the app does with `target`."""
-
-    words: str
-    help: str
-    action: str
-    target: str = ""
-
-
 FIXED = (
-    Entry(words="home", help="Next step, machine, newest jobs", action="mode", target="home"),
-    Entry(words="job list", help="What runs and what ran", action="mode", target="jobs"),
-    Entry(words="model list", help="Bases, adapters, GGUF files", action="mode", target="models"),
-    Entry(words="feedback list", help="What people said of answers", action="mode", target="feedback"),
+    Entry(words="job list", help="What runs and what ran", action="jobs"),
     Entry(
         words="model import demo",
         help="Enter the small base that is shipped",
         action="step",
         target="cloister model import demo",
-    ),
-    Entry(
-        words="data import",
-        help="Import records (shows the words to type)",
-        action="step",
-        target="cloister data import FILE --name NAME --text COLUMN --label COLUMN --unit COLUMN",
     ),
     Entry(
         words="demo",
@@ -97,24 +78,30 @@ class Commands(Provider):
 
     async def discover(self) -> Hits:
         """All entries, before anything is typed."""
-        for entry in self._entries():
-            yield DiscoveryHit(entry.words, partial(self._run, entry), help=entry.help)
+        for mode, entry in self._entries():
+            yield DiscoveryHit(entry.words, partial(self._run, mode, entry), help=entry.help)
 
     async def search(self, query: str) -> Hits:
         """Entries whose words match."""
         matcher = self.matcher(query)
-        for entry in self._entries():
+        for mode, entry in self._entries():
             score = matcher.match(entry.words)
             if score > 0:
-                yield Hit(score, matcher.highlight(entry.words), partial(self._run, entry), help=entry.help)
+                run = partial(self._run, mode, entry)
+                yield Hit(score, matcher.highlight(entry.words), run, help=entry.help)
 
-    def _entries(self) -> list[Entry]:
-        return list(entries(cast("Cloister", self.app).view))
+    def _entries(self) -> list[tuple[str, Entry]]:
+        """Each entry with the screen it belongs to, "" where any will do."""
+        app = cast("Cloister", self.app)
+        own = [(mode, entry) for mode, screen in app.MODES.items() for entry in screen.PALETTE]
+        return [*own, *(("", entry) for entry in entries(app.view))]
 
-    def _run(self, entry: Entry) -> None:
+    def _run(self, mode: str, entry: Entry) -> None:
         app, screen = cast("Cloister", self.app), self.screen
-        if entry.action == "mode":
-            app.switch_mode(entry.target)
+        if mode:
+            app.show_screen(mode, entry.action)
+        elif entry.action == "jobs":
+            app.action_jobs()
         elif entry.action == "help":
             app.action_help()
         elif entry.action == "leave":

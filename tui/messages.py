@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from textual.message import Message
 
-from tui.screens.deeds import Deed
 from tui.screens.site import SiteView
 from tui.screens.story import Line, Picture
 
@@ -38,10 +40,10 @@ class Ended(Message):
 
 
 class Looked(Message):
-    """A fresh look at the site."""
+    """A fresh look at the site, what its screen read besides, and what this person may not do there."""
 
-    def __init__(self, view: SiteView) -> None:
-        self.view = view
+    def __init__(self, view: SiteView, more: Any, refused: dict[str, str]) -> None:
+        self.view, self.more, self.refused = view, more, refused
         super().__init__()
 
     def can_replace(self, message: Message) -> bool:
@@ -49,27 +51,27 @@ class Looked(Message):
         return isinstance(message, Looked)
 
 
+class Allowed(Message):
+    """What this person may not do on a screen, by the action of the key, and why."""
+
+    def __init__(self, refused: dict[str, str]) -> None:
+        self.refused = refused
+        super().__init__()
+
+
+class Did(Message):
+    """What a worker did is done; `then` takes its result."""
+
+    def __init__(self, result: Any, then: Callable[[Any], object] | None) -> None:
+        self.result, self.then = result, then
+        super().__init__()
+
+
 class BudgetsRead(Message):
     """What is left of each dataset's privacy budget, as lines."""
 
     def __init__(self, lines: list[str]) -> None:
         self.lines = lines
-        super().__init__()
-
-
-class Started(Message):
-    """A job was started from here."""
-
-    def __init__(self, job_id: str) -> None:
-        self.job_id = job_id
-        super().__init__()
-
-
-class Planned(Message):
-    """The plan of a deed that is to be asked about."""
-
-    def __init__(self, deed: Deed, text: str) -> None:
-        self.deed, self.text = deed, text
         super().__init__()
 
 

@@ -35,10 +35,10 @@ def test_feedback_is_read_and_judged_on_screen(tmp_path: Path) -> None:
         give(site.home, answers, "k", said)
 
     async def act(app: Cloister, pilot: Pilot[None]) -> None:
-        await pilot.press("4")
+        await pilot.press("6", "f")
         await until(pilot, lambda: "inbox-q4" in shown(app), "no feedback")
         assert "down   - - 4  yes" in shown(app)
-        assert "[4 Feedback]" in shown(app) and "where is ward" not in shown(app)
+        assert "[6 Serve]" in shown(app) and "where is ward" not in shown(app)
         await pilot.press("enter")
         await until(pilot, lambda: "should have been" in shown(app), "not read")
         assert "In the south." in shown(app) and "clear: 4 of 5" in shown(app)

@@ -14,7 +14,7 @@ from app_site import lines, screens, shown, until
 from test_cli_train import PREVIEW
 from textual.command import CommandPalette
 from textual.pilot import Pilot
-from textual.widgets import Input, RichLog
+from textual.widgets import RichLog
 
 from appliance.core.errors import NotFound
 from appliance.ops import jobs
@@ -23,6 +23,7 @@ from tui.commands import FIXED, entries
 from tui.messages import Ended, LogLines, Progress
 from tui.screens.frame import Looking
 from tui.screens.job import JobScreen
+from tui.screens.jobs import JobsScreen
 from tui.screens.modals import Confirm, Words
 from tui.screens.models import ModelsScreen
 from tui.screens.story import Line, Picture
@@ -32,27 +33,6 @@ from tui.steps import NextStep
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Looking, "EVERY", 0.4)
-
-
-def test_a_new_site_says_what_to_do_on_every_screen(tmp_path: Path) -> None:
-    async def act(app: Cloister, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: "Import your records" in shown(app), "no next step")
-        assert "No jobs yet." in shown(app) and "No budget used yet." in shown(app)
-        assert all(len(line) == 80 for line in lines(app)) and len(lines(app)) == 24
-        await pilot.press("enter")
-        assert isinstance(app.screen, Words) and "cloister data import FILE" in app.screen.text
-        await pilot.press("escape", "2")
-        await until(
-            pilot, lambda: "Press 1 for Home: it names the next step." in shown(app), "jobs not empty"
-        )
-        await pilot.press("3")
-        await until(pilot, lambda: "cloister model import FOLDER" in shown(app), "models not empty")
-        assert "> Models" in lines(app)[0] and "[3 Models]" in lines(app)[1]
-        await pilot.press("4")
-        await until(pilot, lambda: "No feedback yet." in shown(app), "feedback not empty")
-        assert "5" not in lines(app)[1], "a number of a screen that does not exist"
-
-    screens(a.session(tmp_path), act)
 
 
 def test_home_shows_the_site_and_enter_opens_the_running_job(tmp_path: Path) -> None:
@@ -132,7 +112,7 @@ def test_a_failed_job_ends_with_its_two_lines_and_can_be_resumed(tmp_path: Path)
     a.failed(site.home)
 
     async def act(app: Cloister, pilot: Pilot[None]) -> None:
-        await pilot.press("2")
+        await pilot.press("j")
         await until(pilot, lambda: "import notes" in shown(app), "no list")
         await pilot.press("enter")
         await until(pilot, lambda: "error: There is no column named dignosis." in shown(app), "no error")
@@ -156,15 +136,13 @@ def test_stop_asks_first_with_the_focus_on_cancel(tmp_path: Path) -> None:
         a.tell(a.job(site.home, "train", "train inbox", process=process), "started", kind="train")
 
         async def act(app: Cloister, pilot: Pilot[None]) -> None:
-            await pilot.press("2")
+            await pilot.press("j")
             await until(pilot, lambda: "running" in shown(app), "no list")
             await pilot.press("s")
             await until(pilot, lambda: isinstance(app.screen, Confirm), "not asked")
             await until(pilot, lambda: "[ Cancel ]" in shown(app), "the focus is elsewhere")
             await pilot.press("1", "q", "enter")
-            await until(
-                pilot, lambda: app.current_mode == "jobs" and len(app.screen_stack) == 1, "still asks"
-            )
+            await until(pilot, lambda: isinstance(app.screen, JobsScreen), "still asks")
             assert child.poll() is None
             await pilot.press("s")
             await until(pilot, lambda: "[ Cancel ]" in shown(app), "not asked again")
@@ -176,30 +154,6 @@ def test_stop_asks_first_with_the_focus_on_cancel(tmp_path: Path) -> None:
 
         screens(site, act)
     assert [entry["what"] for entry in site.audit_tail(1)] == ["job.stop"]
-
-
-def test_digits_switch_screens_but_not_while_typing(tmp_path: Path) -> None:
-    site = a.session(tmp_path)
-    a.failed(site.home)
-    a.training(site.home)
-
-    async def act(app: Cloister, pilot: Pilot[None]) -> None:
-        await pilot.press("3", "1", "2")
-        assert app.current_mode == "jobs"
-        await until(pilot, lambda: "import notes" in shown(app), "no list")
-        await pilot.press("slash", "0", "1", "3", "q", "question_mark", "colon", "slash")
-        assert app.current_mode == "jobs" and app.screen.query_one(Input).value == "013q?:/"
-        await until(pilot, lambda: "Nothing matches '013q?:/'" in shown(app), "not filtered")
-        app.screen.query_one(Input).value = "notes"
-        await pilot.press("enter")
-        await until(pilot, lambda: "train inbox" not in shown(app), "not filtered")
-        assert "import notes" in shown(app)
-        await pilot.press("escape")
-        await until(pilot, lambda: "train inbox" in shown(app), "the filter stays")
-        await pilot.press("escape")
-        assert app.current_mode == "home"
-
-    screens(site, act)
 
 
 def test_the_palette_has_our_table_and_no_screenshot(tmp_path: Path) -> None:
@@ -216,6 +170,8 @@ def test_the_palette_has_our_table_and_no_screenshot(tmp_path: Path) -> None:
         assert {"job tail 0001", "job resume 0001", "evaluate lora-0002", "quantize demo-base"} <= set(words)
         assert "job stop 0001" not in words
         assert len(words) == len(set(words)) and [entry.words for entry in FIXED] == words[: len(FIXED)]
+        own = [entry.words for screen in app.MODES.values() for entry in screen.PALETTE]
+        assert len({*own, *words}) == len(own) + len(words)
         await pilot.press("colon")
         await until(pilot, lambda: isinstance(app.screen, CommandPalette), "no palette")
         await pilot.press(*"model list")
@@ -231,7 +187,7 @@ def test_models_with_lineage_and_card(tmp_path: Path) -> None:
     a.models(site.home)
 
     async def act(app: Cloister, pilot: Pilot[None]) -> None:
-        await pilot.press("3")
+        await pilot.press("5")
         await until(pilot, lambda: "lora-0002-q4_k_m" in shown(app), "no list")
         assert "demo-base  base (demo)" in shown(app)
         await pilot.press("down", "down")
@@ -248,7 +204,7 @@ def test_rows_that_are_painted_before_they_are_measured_are_whole(tmp_path: Path
     a.models(site.home)
 
     async def act(app: Cloister, pilot: Pilot[None]) -> None:
-        await pilot.press("3")
+        await pilot.press("5")
         await until(pilot, lambda: "lora-0002-q4_k_m" in shown(app), "no list")
         screen = app.screen
         assert isinstance(screen, ModelsScreen)
@@ -272,11 +228,11 @@ def test_a_plain_terminal_gets_ascii_only_at_any_size(
     async def act(app: Cloister, pilot: Pilot[None]) -> None:
         for keys, words in (
             (("1",), "Watch job"),
-            (("2",), "train inbox"),
+            (("j",), "train inbox"),
             (("enter",), "state  running"),
             (("s",), "[ Cancel ]"),
             (("escape", "question_mark"), "Stop"),
-            (("escape", "3"), "demo-base"),
+            (("escape", "5"), "demo-base"),
             (("slash",), "filter"),
             (("escape", "colon"), "Type a command"),
         ):
@@ -379,8 +335,8 @@ def test_errors_are_told_in_two_lines_and_the_screens_stay(
         monkeypatch.setattr(site, "models", broken)
         await until(pilot, lambda: "Something unexpected: ZeroDivisionError" in shown(app), "not told")
         assert "secret" not in shown(app)
-        await pilot.press("2")
-        assert app.current_mode == "jobs" and app.is_running
+        await pilot.press("j")
+        assert isinstance(app.screen, JobsScreen) and app.is_running
         app.tell(NotFound("[bold]x[/bold]", "[@click=app.bell]y[/]"))
         await until(pilot, lambda: "error: [bold]x[/bold]" in shown(app), "read as markup")
 

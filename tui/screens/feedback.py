@@ -23,7 +23,7 @@ from tui.screens.site import SiteView
 class FeedbackScreen(Listing):
     """The feedback list."""
 
-    HERE = "feedback"
+    HERE = "serve"
     HELP = (
         "What people said of answers on the web page or through the API. Only what is accepted here is"
         " written out for the next version of a dataset (cloister feedback export FILE)."
@@ -35,10 +35,15 @@ class FeedbackScreen(Listing):
         "No feedback yet.\n\nPeople give it on the endpoint's web page (thumbs, marks, a better answer) or"
         " through POST /v1/feedback.\nServe a model first: cloister serve MODEL"
     )
+    RIGHTS: ClassVar[dict[str, str]] = {"judge": "feedback.review"}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "judge(True)", "Accept"),
         Binding("x", "judge(False)", "Reject"),
     ]
+
+    def crumbs(self) -> list[str]:
+        """Serve, then this list."""
+        return [*super().crumbs(), "Feedback"]
 
     def body(self) -> ComposeResult:
         """The list, in a box."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, ClassVar, cast
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -12,8 +14,9 @@ from textual.screen import Screen
 from textual.widgets import Footer
 from textual.worker import Worker, WorkerState, get_current_worker
 
-from tui.messages import Looked, Planned, Started
+from tui.messages import Allowed, Did, Looked
 from tui.screens.deeds import Deed, do, plan_text, stop_question
+from tui.screens.entry import Entry
 from tui.screens.modals import Confirm, Words
 from tui.screens.site import JobRow, SiteView, look
 from tui.screens.training import ConfirmTraining
@@ -24,11 +27,22 @@ if TYPE_CHECKING:
     from tui.app import Cloister
 
 
+T = TypeVar("T")
+
+
 class Framed(Screen[None]):
-    """A screen of ours. `HERE` is its mode, `HELP` what the help screen says besides the keys."""
+    """A screen of ours. `HERE` is its mode, `HELP` what the help screen says besides the keys.
+
+    `RIGHTS` gives for the action of a key what it is called in the table of rights: the key is dim for who
+    may not. `PALETTE` is what the command palette offers of this screen. Textual runs the `on_mount` of
+    every class, so what a screen does when it begins is in `begin`.
+    """
 
     HERE = ""
     HELP = ""
+    RIGHTS: ClassVar[dict[str, str]] = {}
+    PALETTE: ClassVar[tuple[Entry, ...]] = ()
+    refused: Mapping[str, str] = MappingProxyType({})
     _doing = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Back", key_display="esc", id="back"),
@@ -55,12 +69,33 @@ class Framed(Screen[None]):
         yield from ()
 
     def on_mount(self) -> None:
-        """Say where we are."""
+        """Say where we are, and begin."""
         self.query_one(TitleLine).show(self.crumbs())
+        self.begin()
+
+    def begin(self) -> None:
+        """What a screen does once it is there."""
+        self._ask_rights()
 
     def reason(self, action: str) -> str | None:
         """Why the action of a key cannot be done now; None when it can."""
-        return None
+        return self.refused.get(action.partition("(")[0])
+
+    def rights(self) -> dict[str, str]:
+        """Which of the actions of `RIGHTS` this person may not do, and why; from a worker."""
+        told = {action: self.site.why_not(named) for action, named in self.RIGHTS.items()}
+        return {action: why for action, why in told.items() if why}
+
+    @work(thread=True, group="rights", exit_on_error=False)
+    def _ask_rights(self) -> None:
+        if self.RIGHTS:
+            self.post_message(Allowed(self.rights()))
+
+    @on(Allowed)
+    def allowed(self, event: Allowed) -> None:
+        """Dim the keys of what this person may not do."""
+        self.refused = event.refused
+        self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """A key that cannot be used now is dim; help says why."""
@@ -77,7 +112,8 @@ class Framed(Screen[None]):
             lines.append(f"{shown:<9} {what}" + (f" (not now: {reason})" if reason else ""))
         screens = ", ".join(f"{key} {name}" for key, _, name in SCREENS)
         lines += [
-            f"{'1 2 3 4':<9} Screens: {screens}",
+            f"{'1 to 9':<9} Screens: {screens}",
+            f"{'j':<9} Jobs: what runs and what ran",
             f"{'tab':<9} Next part; arrows and page keys move in it",
         ]
         return "\n".join([*lines, "", self.HELP])
@@ -90,6 +126,26 @@ class Framed(Screen[None]):
             self.app.switch_mode("home")
 
     # --- doing things
+
+    def attempt(self, work: Callable[[], T], then: Callable[[T], object] | None = None) -> None:
+        """Do `work` in a worker and give `then` what it returned; trouble is told.
+
+        One at a time: Enter pressed twice starts one job.
+        """
+        if not self._doing:
+            self._doing = True
+            self._attempt(work, then)
+
+    @work(thread=True, group="do", exit_on_error=False)
+    def _attempt(self, work: Callable[[], Any], then: Callable[[Any], object] | None) -> None:
+        self.post_message(Did(work(), then))
+
+    @on(Did)
+    def did(self, event: Did) -> None:
+        """Go on with what a worker found."""
+        self._doing = False
+        if event.then is not None:
+            event.then(event.result)
 
     def carry_out(self, deed: Deed) -> None:
         """Do a deed, ask before it, or show the words for it."""
@@ -108,8 +164,7 @@ class Framed(Screen[None]):
 
     def _begin_plan(self, deed: Deed) -> None:
         self.app.notify("Working out the plan ...", timeout=3, markup=False)
-        self._doing = True
-        self._plan(deed)
+        self.attempt(lambda: plan_text(self.site, deed, _PLAN_WIDTH), lambda text: self.show_plan(deed, text))
 
     def _ask(self, deed: Deed, question: str) -> None:
         def answered(yes: bool | None) -> None:
@@ -118,14 +173,9 @@ class Framed(Screen[None]):
 
         self.app.push_screen(Confirm(question, deed.label), answered)
 
-    @work(thread=True, group="do", exit_on_error=False)
-    def _plan(self, deed: Deed) -> None:
-        self.post_message(Planned(deed, plan_text(self.site, deed, _PLAN_WIDTH)))
-
-    @on(Planned)
-    def planned(self, event: Planned) -> None:
+    def show_plan(self, deed: Deed, text: str) -> None:
         """Show what it would cost, and ask. Another epsilon has a plan of its own, which is shown first."""
-        deed, question = event.deed, f"{event.deed.question}\n\n{event.text}"
+        question = f"{deed.question}\n\n{text}"
         if deed.verb != "train":
             self._ask(deed, question)
             return
@@ -139,20 +189,12 @@ class Framed(Screen[None]):
         self.app.push_screen(ConfirmTraining(question, deed), answered)
 
     def _begin(self, deed: Deed) -> None:
-        """One deed at a time: Enter pressed twice starts one job."""
-        self._doing = True
-        self._do(deed)
+        self.attempt(lambda: do(self.site, deed), self.show_job)
 
-    @work(thread=True, group="do", exit_on_error=False)
-    def _do(self, deed: Deed) -> None:
-        job_id = do(self.site, deed)
+    def show_job(self, job_id: str | None) -> None:
+        """Show the job that was started, if one was."""
         if job_id is not None:
-            self.post_message(Started(job_id))
-
-    @on(Started)
-    def started(self, event: Started) -> None:
-        """Show the job that was started."""
-        self.open_job(event.job_id)
+            self.open_job(job_id)
 
     def open_job(self, job_id: str) -> None:
         """Open a job's live view."""
@@ -181,7 +223,7 @@ class Framed(Screen[None]):
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         """What went wrong in a worker is told, never swallowed."""
-        if event.worker.group == "do" and event.worker.is_finished:
+        if event.worker.group == "do" and event.state in (WorkerState.ERROR, WorkerState.CANCELLED):
             self._doing = False
         if event.state is WorkerState.ERROR and event.worker.error is not None:
             cast("Cloister", self.app).tell(event.worker.error)
@@ -193,10 +235,10 @@ class Looking(Framed):
     EVERY = 2.0
     MOST = 200
     view: SiteView | None = None
+    more: Any = None
 
-    def on_mount(self) -> None:
+    def begin(self) -> None:
         """Look at once, then again and again."""
-        super().on_mount()
         self._busy = False
         self._timer = self.set_interval(self.EVERY, self.look_again)
         self.look_again()
@@ -216,19 +258,24 @@ class Looking(Framed):
             self._busy = True
             self._look()
 
+    def read_more(self, view: SiteView) -> Any:
+        """What this screen shows besides the view; from a worker, kept as `more`."""
+        return None
+
     @work(thread=True, group="look", exit_on_error=False)
     def _look(self) -> None:
         try:
             view = look(self.site, time.time(), self.MOST)
+            more, refused = self.read_more(view), self.rights()
             if not get_current_worker().is_cancelled:
-                self.post_message(Looked(view))
+                self.post_message(Looked(view, more, refused))
         finally:
             self._busy = False
 
     @on(Looked)
     def looked(self, event: Looked) -> None:
         """Draw what was seen."""
-        self.view = event.view
+        self.view, self.more, self.refused = event.view, event.more, event.refused
         cast("Cloister", self.app).view = event.view
         self.draw(event.view)
         self.refresh_bindings()

@@ -14,6 +14,7 @@ from tui.messages import BudgetsRead
 from tui.screens import home_lines
 from tui.screens.budgets import read_budgets
 from tui.screens.deeds import Deed, deed_of
+from tui.screens.entry import Entry
 from tui.screens.frame import Looking
 from tui.screens.machine import Machine, read_machine
 from tui.screens.site import LIVE, SiteView
@@ -25,6 +26,7 @@ class HomeScreen(Looking):
 
     HERE = "home"
     MOST = 50
+    PALETTE: ClassVar[tuple[Entry, ...]] = (Entry(words="home", help="Next step, machine, newest jobs"),)
     HELP = (
         "Home names one next step; Enter does it, or shows the command to type where it needs more from you."
         " The way from data to answer: [x] there, [>] running, [ ] not yet."
@@ -46,13 +48,13 @@ class HomeScreen(Looking):
                 yield Pane("Jobs", id="jobs")
                 yield Pane("Watch", id="watch")
 
-    def on_mount(self) -> None:
+    def begin(self) -> None:
         """Begin to look."""
         self.deed: Deed | None = None
         self._machine: Machine | None = None
         self._budgets: list[str] = []
         self._budgets_for: object = None
-        super().on_mount()
+        super().begin()
         for pane in self.query(Pane):
             pane.show(lambda width, height: "reading ...")
         self.query_one("#body").can_focus = False

@@ -42,13 +42,14 @@ class JobScreen(Framed):
         " o validation. Epsilon: what the run has spent so far of the privacy budget, stated as a bound."
         " Clipped: units whose gradient was cut to the bound. The same in a shell: cloister job tail ID."
     )
+    RIGHTS: ClassVar[dict[str, str]] = {"stop": "job.stop", "resume": "job.resume"}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "stop", "Stop"),
         Binding("r", "resume", "Resume"),
         Binding("l", "log", "Log"),
     ]
 
-    def __init__(self, job_id: str, here: str = "jobs") -> None:
+    def __init__(self, job_id: str, here: str = "home") -> None:
         super().__init__()
         self.HERE = here
         self.job_id = job_id
@@ -60,7 +61,7 @@ class JobScreen(Framed):
         self.drawings = 0
 
     def crumbs(self) -> list[str]:
-        """Home or Jobs, then the job."""
+        """The screen it was opened from, then the job."""
         return [*super().crumbs(), f"{self.job_id} {self.job.title}" if self.job else f"job {self.job_id}"]
 
     def body(self) -> ComposeResult:
@@ -76,9 +77,9 @@ class JobScreen(Framed):
             log.anchor()
             yield log
 
-    def on_mount(self) -> None:
+    def begin(self) -> None:
         """Begin to follow."""
-        super().on_mount()
+        super().begin()
         self.query_one("#run", Pane).show(
             lambda width, height: job_lines.run_text(self.picture, time.time(), width)
         )
@@ -172,7 +173,8 @@ class JobScreen(Framed):
 
     def reason(self, action: str) -> str | None:
         """Stop needs a running job, resume one that ended early."""
-        return why_not(action, self.job) if action in ("stop", "resume") else super().reason(action)
+        here = why_not(action, self.job) if action in ("stop", "resume") else None
+        return here or super().reason(action)
 
     def action_stop(self) -> None:
         """Stop the job, after a question."""

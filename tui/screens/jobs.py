@@ -18,7 +18,6 @@ from tui.screens.site import JobRow, SiteView
 class JobsScreen(Listing):
     """The job list."""
 
-    HERE = "jobs"
     HELP = (
         "A job is one import, training, evaluation, quantising or endpoint."
         " States: waiting, running, done, failed (it said why), stopped (it was asked to),"
@@ -29,10 +28,19 @@ class JobsScreen(Listing):
         "No jobs yet.\n\nA job is one import, training, evaluation, quantising or endpoint;"
         " nothing of that was started here so far.\nPress 1 for Home: it names the next step."
     )
+    RIGHTS: ClassVar[dict[str, str]] = {"stop": "job.stop", "resume": "job.resume"}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "stop", "Stop"),
         Binding("r", "resume", "Resume"),
     ]
+
+    def __init__(self, here: str) -> None:
+        super().__init__()
+        self.HERE = here
+
+    def crumbs(self) -> list[str]:
+        """The screen it lies over, then this one."""
+        return [*super().crumbs(), "Jobs"]
 
     def body(self) -> ComposeResult:
         """The list, in a box."""
@@ -53,7 +61,8 @@ class JobsScreen(Listing):
 
     def reason(self, action: str) -> str | None:
         """Stop needs a running job, resume one that ended early."""
-        return why_not(action, self.job) if action in ("open", "stop", "resume") else super().reason(action)
+        here = why_not(action, self.job) if action in ("open", "stop", "resume") else None
+        return here or super().reason(action)
 
     @on(DataTable.RowSelected)
     def chosen_opened(self) -> None:

@@ -36,7 +36,7 @@ class Listing(Looking):
         yield Table(id="table", cursor_type="row")
         yield Static(self.EMPTY, id="empty", markup=False)
 
-    def on_mount(self) -> None:
+    def begin(self) -> None:
         """Head the columns."""
         self._rows: list[Row] = []
         self._all: Sequence[Row] = ()
@@ -46,7 +46,7 @@ class Listing(Looking):
         self.query_one("#empty").display = False
         for heading in self.COLUMNS:
             self._list.add_column(heading, key=heading)
-        super().on_mount()
+        super().begin()
 
     @property
     def _list(self) -> Table:

@@ -1,4 +1,4 @@
-"""The small windows: confirm (level 1), words to type, help."""
+"""The small windows: confirm (level 1), confirm by name (level 2), words to type, help."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Button, Static
+from textual.widgets import Button, Input, Static
 
 
 class Choice(Button):
@@ -19,6 +19,7 @@ class Choice(Button):
     def __init__(self, text: str, *, id: str) -> None:
         self._text = text
         super().__init__(Content(f"  {text}  "), id=id, compact=True)
+        self.active_effect_duration = 0  # while it lasts, Textual ignores Enter
 
     def on_focus(self) -> None:
         """Enter would press this one."""
@@ -74,6 +75,52 @@ class Confirm(Asking[bool]):
     def choose(self, event: Button.Pressed) -> None:
         """Enter or a click on a button."""
         self.dismiss(event.button.id == "do")
+
+    def action_no(self) -> None:
+        """Leave without doing it."""
+        self.dismiss(False)
+
+
+class ConfirmName(Asking[bool]):
+    """A question before something is destroyed or leaves the building: its name has to be typed.
+
+    `question` says what is lost and what stays. Enter in the field goes to Cancel, never to the deed.
+    """
+
+    def __init__(self, question: str, name: str, label: str) -> None:
+        super().__init__()
+        self.question, self._name, self._label = question, name, label
+
+    def compose(self) -> ComposeResult:
+        """The question, the name, Cancel, and the deed."""
+        with Vertical(classes="window -loss") as window:
+            window.border_title = "This cannot be undone"
+            with VerticalScroll(id="text", can_focus=False):
+                yield Static(self.question, markup=False)
+            yield Input(placeholder=f"type {self._name} to go on", id="name", compact=True)
+            yield Static("", id="wrong", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Choice("Cancel", id="cancel")
+                yield Choice(self._label, id="do")
+            yield Static(
+                "tab name, buttons   enter choose   esc cancel   pgdn read on", classes="keys", markup=False
+            )
+
+    @on(Input.Submitted)
+    def typed(self) -> None:
+        """Enter in the field."""
+        self.query_one("#cancel", Choice).focus()
+
+    @on(Button.Pressed)
+    def choose(self, event: Button.Pressed) -> None:
+        """Enter or a click on a button; the deed needs the name."""
+        if event.button.id != "do":
+            self.dismiss(False)
+        elif self.query_one("#name", Input).value.strip() == self._name:
+            self.dismiss(True)
+        else:
+            self.query_one("#wrong", Static).update(f"Type its name first: {self._name}")
+            self.query_one("#name", Input).focus()
 
     def action_no(self) -> None:
         """Leave without doing it."""

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.widgets import DataTable
 
 from appliance.models.registry import Model
+from tui.screens.entry import Entry
 from tui.screens.listing import Listing
 from tui.screens.modals import Words
 from tui.screens.model_lines import card_text, cells, lineage, lineage_text
@@ -35,7 +35,7 @@ class ModelsScreen(Listing):
         "\nPress : and choose `model import demo` for the small one that is shipped, or bring your own:"
         "\ncloister model import FOLDER --name NAME"
     )
-    BINDINGS: ClassVar[list[BindingType]] = []
+    PALETTE: ClassVar[tuple[Entry, ...]] = (Entry(words="model list", help="Bases, adapters, GGUF files"),)
 
     def body(self) -> ComposeResult:
         """The list, in a box, and the lineage of the chosen one."""

@@ -9,9 +9,14 @@ from textual.widgets import Static
 
 SCREENS = (
     ("1", "home", "Home"),
-    ("2", "jobs", "Jobs"),
-    ("3", "models", "Models"),
-    ("4", "feedback", "Feedback"),
+    ("2", "data", "Data"),
+    ("3", "train", "Train"),
+    ("4", "evaluate", "Evaluate"),
+    ("5", "models", "Models"),
+    ("6", "serve", "Serve"),
+    ("7", "sites", "Sites"),
+    ("8", "privacy", "Privacy"),
+    ("9", "audit", "Audit"),
 )
 
 
@@ -25,11 +30,22 @@ def title_text(site: str, crumbs: list[str], who: str, width: int) -> str:
     return f"{f'Cloister  {site}{way}'[: max(0, room)]:<{max(0, room)}} {who}"[:width]
 
 
-def screens_text(here: str) -> Content:
-    """`1 Home 2 Jobs ...`; the one shown now is in brackets as well as bright."""
-    parts: list[str | Content | tuple[str, str]] = []
-    for key, mode, name in SCREENS:
-        parts.append((f"[{key} {name}]", "bold reverse") if mode == here else f" {key} {name} ")
+def screens_text(here: str, width: int) -> Content:
+    """`1 Home 2 Data ...`; the one shown now is in brackets as well as bright.
+
+    Where the names do not fit, the others are their numbers alone.
+    """
+    names = [f"{key} {name}" for key, _, name in SCREENS]
+    short = sum(map(len, names)) + len(names) + 1 > width
+    parts: list[str | tuple[str, str]] = []
+    before = " "
+    for (key, mode, _), name in zip(SCREENS, names, strict=True):
+        if mode == here:
+            parts.append((f"[{name}]", "bold reverse"))
+            before = ""
+        else:
+            parts.append(before + (key if short else name))
+            before = " "
     return Content.assemble(*parts)
 
 
@@ -63,4 +79,9 @@ class ScreenLine(Static):
     """The numbered screens."""
 
     def __init__(self, here: str) -> None:
-        super().__init__(screens_text(here), id="screens", markup=False)
+        super().__init__("", id="screens", markup=False)
+        self._here = here
+
+    def on_resize(self) -> None:
+        """The width may have changed."""
+        self.update(screens_text(self._here, max(1, self.content_size.width)))

@@ -1,0 +1,89 @@
+"""The frame of the screens: nine numbered ones, each says what it is for while it is empty."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import app_site as a
+import pytest
+from app_site import lines, screens, shown, until
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from tui.app import Cloister
+from tui.screens.frame import Looking
+from tui.screens.home import HomeScreen
+from tui.screens.jobs import JobsScreen
+from tui.screens.modals import Words
+from tui.widgets.frame import SCREENS, screens_text
+
+EMPTY = {
+    "Data": "No data yet.",
+    "Train": "No training yet.",
+    "Evaluate": "No reports yet.",
+    "Models": "cloister model import FOLDER",
+    "Serve": "No endpoint runs.",
+    "Sites": "No federation yet.",
+    "Privacy": "No budget used yet.",
+    "Audit": "The log is empty.",
+}
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Looking, "EVERY", 0.4)
+
+
+def test_a_new_site_says_what_to_do_on_every_screen(tmp_path: Path) -> None:
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "Import your records" in shown(app), "no next step")
+        assert "No jobs yet." in shown(app) and "No budget used yet." in shown(app)
+        assert all(len(line) == 80 for line in lines(app)) and len(lines(app)) == 24
+        await pilot.press("enter")
+        assert isinstance(app.screen, Words) and "cloister data import FILE" in app.screen.text
+        await pilot.press("escape", "j")
+        await until(
+            pilot, lambda: "Press 1 for Home: it names the next step." in shown(app), "jobs not empty"
+        )
+        assert "> Home > Jobs" in lines(app)[0]
+        for number, (name, words) in enumerate(EMPTY.items(), 2):
+            await pilot.press(str(number))
+            await until(pilot, lambda words=words: words in shown(app), f"{name} is not empty")  # type: ignore[misc]
+            assert f"> {name}" in lines(app)[0] and f"[{number} {name}]" in lines(app)[1]
+            assert max(map(len, lines(app))) <= 80
+        await pilot.press("6", "f")
+        await until(pilot, lambda: "No feedback yet." in shown(app), "feedback not empty")
+
+    screens(a.session(tmp_path), act)
+
+
+def test_digits_switch_screens_but_not_while_typing(tmp_path: Path) -> None:
+    site = a.session(tmp_path)
+    a.failed(site.home)
+    a.training(site.home)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await pilot.press("3", "1", "j")
+        assert isinstance(app.screen, JobsScreen)
+        await until(pilot, lambda: "import notes" in shown(app), "no list")
+        await pilot.press("slash", "0", "1", "3", "q", "question_mark", "colon", "slash")
+        assert isinstance(app.screen, JobsScreen) and app.screen.query_one(Input).value == "013q?:/"
+        await until(pilot, lambda: "Nothing matches '013q?:/'" in shown(app), "not filtered")
+        app.screen.query_one(Input).value = "notes"
+        await pilot.press("enter")
+        await until(pilot, lambda: "train inbox" not in shown(app), "not filtered")
+        assert "import notes" in shown(app)
+        await pilot.press("escape")
+        await until(pilot, lambda: "train inbox" in shown(app), "the filter stays")
+        await pilot.press("escape")
+        assert isinstance(app.screen, HomeScreen)
+
+    screens(site, act)
+
+
+def test_the_screen_line_fits_any_width() -> None:
+    for width in (40, 70, 80, 200):
+        for _, mode, name in SCREENS:
+            line = screens_text(mode, width).plain
+            assert len(line) <= width and f"{name}]" in line
+            assert all(key in line for key, _, _ in SCREENS)

@@ -1,0 +1,129 @@
+"""A window with a form: one line a field, what the field means below, Cancel and the deed.
+
+Arrows up and down (and tab) go from field to field, Enter in a field goes to the next one; only Enter on
+the button sends it. What is wrong is told in the window, and nothing that was typed is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.widget import Widget
+from textual.widgets import Button, Input, Static
+
+from appliance.core.errors import ApplianceError
+from tui.screens.fields import Field, answers
+from tui.screens.modals import Asking, Choice
+from tui.widgets.pick import Pick
+
+Check = Callable[[dict[str, Any]], object]
+
+
+class FormWindow(Asking[dict[str, Any] | None]):
+    """Ends with the answers by key, or None. `check` may refuse them by an ApplianceError before it ends."""
+
+    AUTO_FOCUS = ""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "app.focus_previous", show=False),
+        Binding("down", "app.focus_next", show=False),
+    ]
+
+    def __init__(
+        self,
+        title: str,
+        label: str,
+        fields: Sequence[Field],
+        *,
+        words: str = "",
+        given: Mapping[str, str] | None = None,
+        check: Check | None = None,
+    ) -> None:
+        super().__init__()
+        self._title, self._label, self._words = title, label, words
+        self._fields, self._check = tuple(fields), check
+        self._given = dict(given or {})
+
+    def compose(self) -> ComposeResult:
+        """The words, the fields, what the one in hand means, the buttons."""
+        with Vertical(classes="window") as window:
+            window.border_title = self._title
+            with VerticalScroll(id="text", can_focus=False):
+                if self._words:
+                    yield Static(self._words, markup=False)
+                for field in self._fields:
+                    with Horizontal(classes="field"):
+                        yield Static(field.title, classes="title", markup=False)
+                        yield self._entry(field)
+            yield Static("", id="help", markup=False)
+            yield Static("", id="wrong", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Choice("Cancel", id="cancel")
+                yield Choice(self._label, id="do")
+            yield Static(
+                "up down field   left right choice   enter next, choose   esc cancel",
+                classes="keys",
+                markup=False,
+            )
+
+    def on_mount(self) -> None:
+        """Begin at the first field."""
+        self.query_one(f"#field-{self._fields[0].key}").focus()
+
+    def _entry(self, field: Field) -> Widget:
+        value = self._given.get(field.key, field.default)
+        if field.kind in ("choice", "yes"):
+            choices = field.choices if field.kind == "choice" else ("no", "yes")
+            return Pick(choices, value, id=f"field-{field.key}")
+        hint = "" if field.needed else "(may stay empty)"
+        entry = Input(
+            value,
+            placeholder=hint,
+            password=field.kind == "secret",
+            id=f"field-{field.key}",
+            compact=True,
+        )
+        entry.cursor_blink = False
+        return entry
+
+    def typed(self) -> dict[str, str]:
+        """What stands in the fields now, by key."""
+        found = {}
+        for field in self._fields:
+            entry = self.query_one(f"#field-{field.key}")
+            found[field.key] = entry.value if isinstance(entry, Input | Pick) else ""
+        return found
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """Say what the field in hand means."""
+        key = (event.widget.id or "").removeprefix("field-")
+        text = next((field.help for field in self._fields if field.key == key), "")
+        self.query_one("#help", Static).update(text)
+
+    @on(Input.Submitted)
+    def go_on(self) -> None:
+        """Enter in a field: the next one."""
+        self.focus_next()
+
+    @on(Button.Pressed)
+    def choose(self, event: Button.Pressed) -> None:
+        """Enter or a click on a button."""
+        if event.button.id != "do":
+            self.dismiss(None)
+            return
+        try:
+            found = answers(self._fields, self.typed())
+            if self._check is not None:
+                self._check(found)
+        except ApplianceError as problem:
+            self.query_one("#wrong", Static).update(f"{problem.message} {problem.hint}")
+            return
+        self.dismiss(found)
+
+    def action_no(self) -> None:
+        """Leave without doing it."""
+        self.dismiss(None)
