@@ -6,7 +6,8 @@ one with the wheelhouse (offline.py).
 Checks what is needed first and says what to do when it is not there. llama-cpp-python is built from
 its source package with llama-server in it (packaging/llama/server.cmake); the wheel is kept in the
 user's cache, so that the next installation on this machine takes seconds. Run again, it goes on
-where it stopped. Written for any Python 3, so that an old one gets a message and not a traceback.
+where it stopped. CMAKE_ARGS of whoever installs come behind ours: with -DGGML_CUDA=ON both the library and
+llama-server use a GPU. Written for any Python 3, so that an old one gets a message and not a traceback.
 """
 
 import hashlib
@@ -87,6 +88,11 @@ def check_compiler():
             f"There is no C++ compiler ({', '.join(missing)} not found); llama.cpp is built on this machine.",
             "On Debian or Ubuntu: apt-get install gcc g++",
         )
+    if "-DGGML_CUDA=ON" in asked_args() and not (os.environ.get("CUDACXX") or shutil.which("nvcc")):
+        raise CannotInstall(
+            "CMAKE_ARGS asks for CUDA, and there is no CUDA compiler (nvcc not found).",
+            "Install NVIDIA's CUDA toolkit and put its bin folder on the PATH, or take -DGGML_CUDA=ON away.",
+        )
 
 
 def llama_wheel(venv):
@@ -112,7 +118,7 @@ def llama_wheel(venv):
             "-w",
             str(draft),
             LLAMA,
-            CMAKE_ARGS=FLAGS.format(injected=INJECTED),
+            CMAKE_ARGS=cmake_args(),
         )
         shutil.rmtree(cache, ignore_errors=True)
         draft.rename(cache)
@@ -121,9 +127,27 @@ def llama_wheel(venv):
     return sorted(cache.glob("llama_cpp_python-*.whl"))[0]
 
 
+def cmake_args():
+    """Our flags, then those in CMAKE_ARGS: where both name one, theirs holds."""
+    return " ".join([FLAGS.format(injected=INJECTED), *asked_args()])
+
+
+def asked_args():
+    """What CMAKE_ARGS asks for, word by word."""
+    return os.environ.get("CMAKE_ARGS", "").split()
+
+
 def build_key():
-    """Changes when the version, the flags or the processor (the build is native) change."""
-    parts = [LLAMA, FLAGS, INJECTED.read_text(), platform.machine(), platform.libc_ver()[1], cpu_flags()]
+    """Changes when the version, the flags, theirs included, or the processor (the build is native) change."""
+    parts = [
+        LLAMA,
+        FLAGS,
+        *asked_args(),
+        INJECTED.read_text(),
+        platform.machine(),
+        platform.libc_ver()[1],
+        cpu_flags(),
+    ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

@@ -54,6 +54,40 @@ def test_the_cache_key_follows_version_and_flags(install: Any, monkeypatch: pyte
     assert install.build_key() != before
 
 
+def test_what_the_operator_asks_of_the_build_comes_behind_ours_and_has_a_wheel_of_its_own(
+    install: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CMAKE_ARGS", raising=False)
+    plain, key = install.cmake_args(), install.build_key()
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=ON  -DCMAKE_CUDA_ARCHITECTURES=90")
+    built: list[dict[str, str]] = []
+
+    def pip(venv: Path, *words: str, **environment: str) -> None:
+        built.append(environment)
+        folder = Path(words[words.index("-w") + 1])
+        folder.mkdir(parents=True)
+        (folder / "llama_cpp_python-0-py3-none-any.whl").touch()
+
+    monkeypatch.setattr(install, "pip", pip)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CUDACXX", "nvcc")
+    wheel = install.llama_wheel(tmp_path / "venv")
+    assert [each["CMAKE_ARGS"] for each in built] == [f"{plain} -DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=90"]
+    assert wheel.parent.name == install.build_key() != key
+    assert install.llama_wheel(tmp_path / "venv") == wheel and len(built) == 1, "built again"
+
+
+def test_cuda_without_its_compiler_is_refused_before_the_build(
+    install: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=ON")
+    monkeypatch.delenv("CUDACXX", raising=False)
+    monkeypatch.setattr(install.shutil, "which", lambda tool: None if tool == "nvcc" else f"/usr/bin/{tool}")
+    with pytest.raises(install.CannotInstall) as problem:
+        install.check_compiler()
+    assert "nvcc not found" in problem.value.args[0]
+
+
 def test_a_long_step_gives_signs_of_life(install: Any, capfd: pytest.CaptureFixture[str]) -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5); raise SystemExit(3)"])
     assert sys.modules["steps"].wait(child, 0.1) == 3
