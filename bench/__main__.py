@@ -28,12 +28,13 @@ BENCHES = {
     "noise": "lattice noise against other generators, and its share of a step",
     "learning": "federated rounds against pooled and single-site training on a real set (needs --data)",
     "simulate": "a simulated round with 10 to 1,000 sites: time, and memory of the coordinator's part",
+    "federated": "rounds with real processes: overhead beside training and where it goes, bytes on the wire",
     "secagg": "a round of secure aggregation against the plain sum: CPU time and bytes a site",
 }
 MODULES = {"learning": "federated_learning"}
 ALONE = (
     *("step", "memory", "exact", "logits", "packing", "noise", "quantise", "cache", "auditlog"),
-    *("engine", "serve", "sidechannel", "edge", "bundles", "secagg", "simulate"),
+    *("engine", "serve", "sidechannel", "edge", "bundles", "secagg", "simulate", "federated"),
 )
 
 

@@ -30,6 +30,7 @@ def serve(seat: Seat, line: Ends, told: Callable[..., None], *, over: Callable[[
         if frame is None:
             return
         if frame.what == "asked":
+            told("asked", bytes=len(frame.body))
             number, reason, body = _answered(seat, frame)
             told("round", round=number, answer=reason or "sent", bytes=len(body))
             line.send("answer", body, round=number, reason=reason)

@@ -7,6 +7,7 @@ for the steps of all rounds, and each step is charged to the site's own budget b
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +62,14 @@ class Trainer:
 
     def loss(self, adapter: Array) -> float:
         """Mean loss of an adapter on the site's own validation records."""
+        began, setup = time.monotonic(), self.setup
         self.load(adapter)
-        setup = self.setup
-        return loop.mean_loss(
+        found = loop.mean_loss(
             setup.model, setup.loss, setup.material.validation, setup.device, setup.settings.micro_tokens
         )
+        if self.job is not None:
+            self.job.emit("federation", what="judged", seconds=time.monotonic() - began)
+        return found
 
     def train(self, adapter: Array, round_: int) -> Learnt:
         """The steps of one round from `adapter`.
@@ -74,6 +78,7 @@ class Trainer:
             BudgetSpent: the ledger does not pay the whole round; nothing was trained.
             Diverged: a weight is no number any more.
         """
+        began = time.monotonic()
         self.load(adapter)
         training, steps = self.federation.training, self.federation.training.steps
         if self.plan.noise_multiplier is not None and self.job is not None:
@@ -98,6 +103,8 @@ class Trainer:
         change = self.adapter() - adapter
         if not np.isfinite(change).all() or np.abs(change).max() > _LARGEST_STEP:
             raise Diverged("Training at the site diverged.", "Agree on a lower learning rate.")
+        if self.job is not None:
+            self.job.emit("federation", what="trained", round=round_, seconds=time.monotonic() - began)
         return Learnt(change=change, units=self.setup.material.units)
 
 

@@ -69,6 +69,7 @@ def start(folder: Path, host: str, port: int, line: Line) -> Hub:
     Raises:
         TimeoutError: the SuperLink did not come up.
     """
+    resident.ask_sooner()
     secret = folder / "link.secret"
     secret.touch(mode=0o600)
     secret.write_text(secrets.token_hex(32))
@@ -134,32 +135,36 @@ def begin_run(hub: Hub) -> None:
         client.StartRun(StartRunRequest(fab=fab_to_proto(made)))
     finally:
         client.close()
-    limit = time.monotonic() + _PATIENCE
-    while time.monotonic() < limit:
-        if token := resident.acquire(hub.runtime, "flwr-serverapp"):
-            hub.grid = resident.grid(hub.runtime, token)
-            return
-        time.sleep(_LOOK)
+    tasks, limit = resident.taking(hub.runtime), time.monotonic() + _PATIENCE
+    try:
+        while time.monotonic() < limit:
+            if token := resident.acquire(tasks, "flwr-serverapp"):
+                hub.grid = resident.grid(hub.runtime, token)
+                return
+            time.sleep(_LOOK)
+    finally:
+        tasks.close()
     raise TimeoutError("no task")
 
 
 def ask(hub: Hub, frame: Frame) -> None:
-    """Send what the worker asks to the sites it names."""
+    """Send what the worker asks to the sites it names, in one call: Flower takes equal contents once."""
     assert hub.grid is not None  # noqa: S101
     nodes = {name: node for node, name in hub.sites.items()}
-    ref, head = int(frame.head["ref"]), frame.head["head"]
-    for site in frame.head["sites"]:
-        content = resident.packed(head, frame.body)
-        message = Message(
-            content,
+    ref, head, sites = int(frame.head["ref"]), frame.head["head"], frame.head["sites"]
+    messages = [
+        Message(
+            resident.packed(head, frame.body),
             dst_node_id=nodes[site],
             message_type="train",
             ttl=_TTL,
             group_id=str(head.get("round", 0)),
         )
-        for sent in hub.grid.grid.push_messages([message]):
-            if sent:
-                hub.waiting[sent] = (ref, site)
+        for site in sites
+    ]
+    for site, sent in zip(sites, hub.grid.grid.push_messages(messages), strict=True):
+        if sent:
+            hub.waiting[sent] = (ref, site)
 
 
 def collect(hub: Hub) -> None:

@@ -1,4 +1,5 @@
-"""Flower's SuperNode with two things changed: it takes one app only, and it looks for messages sooner.
+"""Flower's SuperNode with three things changed: it takes one app only, looks for messages sooner, and hands
+out a task when its message is whole.
 
     python -m federated.flower.node FAB_SHA256 -- arguments of flower-supernode
 
@@ -17,20 +18,53 @@ from typing import Any
 from flwr.supercore.fab import Fab
 from flwr.supernode import start_client_internal as loop
 
+from federated.flower.resident import ask_sooner
+
 _SOONER = 0.05  # of Flower's pauses: 3 s between looks, .5 s while the app works
+
+
+class _Whole:
+    """The node's state, but a task is made by `ready` alone: Flower makes it before the message's content is
+    there, and leaves it when that never comes, so that whoever takes it waits for ever."""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+        self._asked: dict[str, Any] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+    def create_task(self, **asked: Any) -> int:
+        """Remember it."""
+        self._asked = asked
+        return 0
+
+    def finish_task(self, *ended: Any, **why: Any) -> None:
+        """There is none yet."""
+        self._asked = None
+
+    def ready(self) -> None:
+        """Make the task that was asked for."""
+        if self._asked is not None:
+            self._state.create_task(**self._asked)
 
 
 def pin(wanted: str) -> None:
     """Have the node take the app with this digest and no other, and look more often."""
+    ask_sooner()
     pull = loop._pull_and_store_message
 
-    def pull_pinned(*, get_fab: Any, trusted_entities: Any, **rest: Any) -> int | None:
+    def pull_pinned(*, state: Any, get_fab: Any, trusted_entities: Any, **rest: Any) -> int | None:
         def checked(digest: str, run: int) -> Fab:
             fab = get_fab(digest, run)
             same = hashlib.sha256(fab.content).hexdigest() == wanted
             return Fab(fab.hash_str, fab.content, {"valid_license": "pinned" if same else ""})
 
-        return pull(get_fab=checked, trusted_entities={"pinned": wanted}, **rest)
+        held: Any = _Whole(state)
+        run = pull(state=held, get_fab=checked, trusted_entities={"pinned": wanted}, **rest)
+        if run is not None:
+            held.ready()
+        return run
 
     changes: dict[str, Any] = {
         "_pull_and_store_message": pull_pinned,

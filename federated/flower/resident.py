@@ -16,6 +16,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.serde import run_from_proto
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable.inflatable_utils import (
+    pull_and_inflate_object_from_tree,
+    pull_objects,
+)
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -28,6 +32,8 @@ from flwr.superlink.grid import HttpGrid
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 _ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
+_SHORT, _BODY = 4 << 20, "_body"
+_PULLS = {"initial_backoff": 0.05, "backoff_cap": 2.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +59,24 @@ class Runtime:
         return self.authority.read_bytes() if self.authority else None
 
 
-def acquire(runtime: Runtime, kind: str) -> str | None:
-    """The token of a task of this kind ("flwr-serverapp", "flwr-clientapp"), which is then ours; or None."""
-    client = runtime.client(
+def ask_sooner() -> None:
+    """Have this process ask again soon for an object that was named and not sent yet; Flower waits 1 to 10 s,
+    and messages are named before they are sent."""
+    pulls: tuple[Any, ...] = (pull_objects, pull_and_inflate_object_from_tree)
+    for pull in pulls:
+        pull.__kwdefaults__.update(_PULLS)
+
+
+def taking(runtime: Runtime) -> RuntimeHttpClient:
+    """A client that may take tasks; to be kept, as each new one costs a look at all certificates."""
+    return runtime.client(
         SuperExecAuthHttpInterceptor(master_secret=runtime.secret, protected_methods=_ACQUIRE)
     )
-    try:
-        found = client.AcquireTask(AcquireTaskRequest(supported_task_types=[kind]))
-    finally:
-        client.close()
+
+
+def acquire(client: RuntimeHttpClient, kind: str) -> str | None:
+    """The token of a task of this kind ("flwr-serverapp", "flwr-clientapp"), which is then ours; or None."""
+    found = client.AcquireTask(AcquireTaskRequest(supported_task_types=[kind]))
     return found.token if found.HasField("task") and found.token else None
 
 
@@ -118,7 +133,13 @@ def grid(runtime: Runtime, token: str) -> Grid:
 
 
 def packed(head: dict[str, Any], body: bytes) -> RecordDict:
-    """A message's content: numbers, texts and bytes of `head`, and `body` as one array of bytes."""
+    """A message's content: numbers, texts and bytes of `head`, and `body`.
+
+    A long body is an array, which Flower cuts into pieces; each piece, array and record is fetched by a call
+    of its own, so a short one goes with the head.
+    """
+    if len(body) <= _SHORT:
+        return RecordDict({"head": ConfigRecord({**head, _BODY: body})})
     array = Array(np.frombuffer(body, dtype=np.uint8))
     return RecordDict({"head": ConfigRecord(head), "body": ArrayRecord({"body": array})})
 
@@ -129,10 +150,16 @@ def unpacked(content: RecordDict) -> tuple[dict[str, Any], bytes]:
     Raises:
         ValueError, KeyError: it is something else.
     """
-    head, body = content["head"], content["body"]
-    if not isinstance(head, ConfigRecord) or not isinstance(body, ArrayRecord) or set(body) != {"body"}:
+    head = content["head"]
+    if not isinstance(head, ConfigRecord):
+        raise ValueError("another kind of message")
+    said = dict(head)
+    if isinstance(short := said.pop(_BODY, None), bytes):
+        return said, short
+    body = content["body"]
+    if not isinstance(body, ArrayRecord) or set(body) != {"body"}:
         raise ValueError("another kind of message")
     array = body["body"].numpy()
     if array.dtype != np.uint8 or array.ndim != 1:
         raise ValueError("another kind of array")
-    return dict(head), array.tobytes()
+    return said, array.tobytes()

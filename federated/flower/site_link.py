@@ -28,6 +28,7 @@ _LOOK = 0.05
 
 def start(folder: Path, gateway: str, pinned: str, line: Line) -> tuple[Children, Runtime]:
     """Start sidecar and SuperNode."""
+    resident.ask_sooner()
     secret = folder / "node.secret"
     secret.touch(mode=0o600)
     secret.write_text(secrets.token_hex(32))
@@ -63,6 +64,7 @@ def main() -> int:
     children, runtime = start(folder, gateway, pinned, line)
     over = threading.Event()
     waiting: list[Served] = []
+    tasks = resident.taking(runtime)
 
     def listen() -> None:
         try:
@@ -80,7 +82,7 @@ def main() -> int:
             if waiting:
                 continue
             try:
-                token = resident.acquire(runtime, "flwr-clientapp")
+                token = resident.acquire(tasks, "flwr-clientapp")
             except (httpx.HTTPError, OSError):
                 time.sleep(0.5)  # the node is starting
                 continue

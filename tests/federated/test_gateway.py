@@ -119,5 +119,45 @@ def test_a_node_takes_the_pinned_app_only(monkeypatch: pytest.MonkeyPatch, own: 
     monkeypatch.setattr(node.loop, "_pull_and_store_message", pull)
     node.pin(hashlib.sha256(b"the app").hexdigest())
     pinned: Any = node.loop._pull_and_store_message
-    pinned(get_fab=lambda digest, run: Fab("x", content, {}), trusted_entities=None)
+    pinned(state=None, get_fab=lambda digest, run: Fab("x", content, {}), trusted_entities=None)
     assert seen == [own, own]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_task_is_handed_out_when_its_message_is_whole(monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+    """A round that was cut off leaves a message without content; the site's worker must not wait for it."""
+    from federated.flower import node
+
+    class State:
+        """What a node keeps."""
+
+        def __init__(self) -> None:
+            self.tasks: list[dict[str, Any]] = []
+
+        def create_task(self, **asked: Any) -> int:
+            """Make one."""
+            self.tasks.append(asked)
+            return 7
+
+    def pull(*, state: Any, **rest: Any) -> int | None:
+        assert state.create_task(run_id=5) is not None
+        return 5 if whole else None
+
+    for name in ("_pull_and_store_message", "_verify_fab", "time"):
+        monkeypatch.setattr(node.loop, name, getattr(node.loop, name))  # put back afterwards
+    monkeypatch.setattr(node.loop, "_pull_and_store_message", pull)
+    node.pin("digest")
+    pinned: Any = node.loop._pull_and_store_message
+    state = State()
+    assert pinned(state=state, get_fab=None, trusted_entities=None) == (5 if whole else None)
+    assert state.tasks == ([{"run_id": 5}] if whole else [])
+
+
+@pytest.mark.parametrize("size", [0, 5, (4 << 20) + 1])
+def test_messages_go_and_come_whole(size: int) -> None:
+    from federated.flower import resident
+
+    content = resident.packed({"round": 3, "agreement": b"a"}, b"x" * size)
+    assert resident.unpacked(content) == ({"round": 3, "agreement": b"a"}, b"x" * size)
+    with pytest.raises((ValueError, KeyError)):
+        resident.unpacked(resident.RecordDict({"head": resident.ConfigRecord({"round": 3})}))
