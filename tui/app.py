@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,6 +21,7 @@ from textual.screen import Screen
 from appliance.core.crash import trace
 from appliance.core.errors import ApplianceError
 from appliance.core.home import open_home
+from appliance.security.people.guard import looking
 from appliance.security.people.signing import Signer
 from tui.cli.asking import open_screens_as
 from tui.cli.face import signer_of
@@ -29,6 +30,7 @@ from tui.idle import LOOK, Idle
 from tui.screens.audit import AuditScreen
 from tui.screens.data import DataScreen
 from tui.screens.evaluate import EvaluateScreen
+from tui.screens.form import FormWindow
 from tui.screens.frame import Framed
 from tui.screens.home import HomeScreen
 from tui.screens.jobs import JobsScreen
@@ -40,8 +42,10 @@ from tui.screens.site import SiteView
 from tui.screens.sites import SitesScreen
 from tui.screens.train import TrainScreen
 from tui.session import Session
+from tui.settings import SETTINGS, place, read_settings, write_settings
 from tui.starting import at_start
 from tui.widgets.frame import SCREENS
+from tui.widgets.themes import CONTRAST, THEMES
 
 
 class Cloister(App[None]):
@@ -67,14 +71,16 @@ class Cloister(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(key, f"mode('{mode}')", name, show=False) for key, mode, name in SCREENS),
         Binding("j", "jobs", "Jobs", show=False),
+        Binding("comma", "settings", "Settings", show=False, key_display=","),
         Binding("colon,ctrl+p", "command_palette", "Command", key_display=":"),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "leave", "Leave"),
     ]
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, settings: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self.session = session
+        self.settings = dict(settings or {field.key: field.default for field in SETTINGS})
         self.view: SiteView | None = None
         self._told = ""
         self.idle = Idle(session)
@@ -82,9 +88,29 @@ class Cloister(App[None]):
             self.animation_level = "none"
 
     def on_mount(self) -> None:
-        """A console without box characters gets ASCII."""
-        self.set_class(plain(), "-plain")
+        """Look as this person set it."""
+        self.register_theme(CONTRAST)
+        self.apply_settings()
         self.set_interval(LOOK, self.look_idle)
+
+    def apply_settings(self) -> None:
+        """Theme and characters; a console without box characters gets ASCII."""
+        self.theme = THEMES[self.settings["theme"]]
+        self.set_class(plain(self.settings["plain"]), "-plain")
+
+    def action_settings(self) -> None:
+        """Change how the screens look."""
+        if not isinstance(self.screen, Framed):
+            return
+
+        def answered(found: dict[str, str] | None) -> None:
+            if found is not None:
+                write_settings(place(), found)
+                self.settings = found
+                self.apply_settings()
+
+        form = FormWindow("Settings of the screens", "Keep", SETTINGS, given=self.settings)
+        self.push_screen(form, answered)
 
     async def on_event(self, event: events.Event) -> None:
         """A key or the mouse: somebody is there."""
@@ -166,8 +192,10 @@ class Cloister(App[None]):
         )
 
 
-def plain() -> bool:
-    """Whether this is a terminal for ASCII only: asked for, or the Linux console."""
+def plain(setting: str = "auto") -> bool:
+    """Whether this is a terminal for ASCII only: as it was set, else asked for, or the Linux console."""
+    if setting != "auto":
+        return setting == "always"
     return os.environ.get("CLOISTER_PLAIN", "") not in ("", "0") or os.environ.get("TERM") == "linux"
 
 
@@ -176,14 +204,17 @@ def _signer(home: Path | None) -> Signer | None:
     return signer_of(home, open_screens_as(open_home(home)))
 
 
-def run(home: Path | None = None) -> None:
-    """Open the screens until the person leaves."""
+def run(home: Path | None = None, *, look: bool = False) -> None:
+    """Open the screens until the person leaves; `look`: nothing can be changed in them."""
     try:
+        settings = read_settings(place())
         session = Session(home, signer=_signer(home))
+        if look:
+            session.actor = looking(session.actor)
         at_start(session.home, who=session.who)
     except ApplianceError as problem:
         sys.stderr.write(f"error: {problem.message}\ntry: {problem.hint}\n")
         raise SystemExit(problem.exit_code) from None
-    app = Cloister(session)
+    app = Cloister(session, settings)
     app.run()
     raise SystemExit(app.return_code)

@@ -32,6 +32,7 @@ FIXED = (
         action="step",
         target="cloister demo",
     ),
+    Entry(words="settings", help="Theme and characters of the screens", action="settings"),
     Entry(words="help", help="Keys and what this screen is", action="help"),
     Entry(words="leave", help="Close the screens; running jobs go on", action="leave"),
 )
@@ -102,6 +103,8 @@ class Commands(Provider):
             app.show_screen(mode, entry.action)
         elif entry.action == "jobs":
             app.action_jobs()
+        elif entry.action == "settings":
+            app.action_settings()
         elif entry.action == "help":
             app.action_help()
         elif entry.action == "leave":

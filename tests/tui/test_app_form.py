@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 
 from appliance.core.errors import ConfigWrong
 from tui.app import Cloister
-from tui.screens.fields import Field, answers
+from tui.fields import Field, answers
 from tui.screens.form import FormWindow
 from tui.screens.modals import ConfirmName
 

@@ -36,6 +36,7 @@ from tui.cli.init import register as register_init
 from tui.cli.quantize import register as register_quantize
 from tui.cli.search import register as register_search
 from tui.cli.serve import register as register_serve
+from tui.cli.settings import register as register_settings
 from tui.cli.train import register as register_train
 from tui.cli.vault import register as register_vault
 
@@ -67,6 +68,9 @@ def root(
     home: Annotated[
         Path | None, typer.Option("--home", help="The site's folder; alone it opens the screens there.")
     ] = None,
+    look: Annotated[
+        bool, typer.Option("--look", help="Open the screens to look only: nothing can be changed.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=show_version, is_eager=True)
     ] = False,
@@ -83,7 +87,7 @@ def root(
             fail(ConfigWrong("The screens need a terminal.", "cloister --help"), as_json=False)
         from tui.app import run
 
-        run(home)
+        run(home, look=look)
 
 
 app.add_typer(data.app, name="data")
@@ -113,5 +117,6 @@ for register in (
     register_audit,
     register_serve,
     register_vault,
+    register_settings,
 ):
     register(app)

@@ -17,7 +17,7 @@ from textual.widget import Widget
 from textual.widgets import Button, Input, Static
 
 from appliance.core.errors import ApplianceError
-from tui.screens.fields import Field, answers
+from tui.fields import Field, answers
 from tui.screens.modals import Asking, Choice
 from tui.widgets.pick import Pick
 

@@ -14,6 +14,7 @@ from textual.screen import Screen
 from textual.widgets import Footer
 from textual.worker import Worker, WorkerState, get_current_worker
 
+from appliance.security.people.guard import Actor
 from tui.messages import Allowed, Did, Looked
 from tui.screens.deeds import Deed, do, plan_text, stop_question
 from tui.screens.entry import Entry
@@ -59,7 +60,7 @@ class Framed(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Frame and body."""
-        yield TitleLine(site_name(self.site.home.path), self.site.who)
+        yield TitleLine(site_name(self.site.home.path), person(self.site.actor))
         yield ScreenLine(self.HERE)
         yield from self.body()
         yield Footer(show_command_palette=False, compact=True)
@@ -114,6 +115,7 @@ class Framed(Screen[None]):
         lines += [
             f"{'1 to 9':<9} Screens: {screens}",
             f"{'j':<9} Jobs: what runs and what ran",
+            f"{',':<9} Settings: theme, characters",
             f"{'tab':<9} Next part; arrows and page keys move in it",
         ]
         return "\n".join([*lines, "", self.HELP])
@@ -282,6 +284,12 @@ class Looking(Framed):
 
     def draw(self, view: SiteView) -> None:
         """Show the view."""
+
+
+def person(actor: Actor) -> str:
+    """Who sits here, with their role; or that they look only."""
+    what = "looks only" if actor.look else actor.role
+    return f"{actor.person} ({what})" if what else actor.person
 
 
 _PLAN_WIDTH = 66  # of a window at 80 columns

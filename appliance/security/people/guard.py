@@ -11,7 +11,7 @@ import getpass
 import os
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from appliance.core.db import reading
@@ -19,7 +19,7 @@ from appliance.core.errors import NeedsApproval, NotAllowed
 from appliance.core.home import Home
 from appliance.security.people import approvals, breakglass, persons, signing
 from appliance.security.people.mode import SINGLE, mode
-from appliance.security.people.roles import OPERATOR, ROLES, needed, right
+from appliance.security.people.roles import LOOKING, OPERATOR, ROLES, needed, right
 from appliance.security.people.roster import Person, Roster
 from appliance.security.people.signing import Signer
 
@@ -29,13 +29,17 @@ _SIGN_IN = "sign-in"
 
 @dataclass(frozen=True, kw_only=True)
 class Actor:
-    """Who acts. `how` is "single-person", "signed-in" or "nobody"; `public` is the key they hold."""
+    """Who acts. `how` is "single-person", "signed-in" or "nobody"; `public` is the key they hold.
+
+    `look`: whatever their role, they look only.
+    """
 
     person: str
     how: str
     role: str | None = None
     public: str = ""
     signer: Signer | None = field(default=None, repr=False, compare=False)
+    look: bool = False
 
 
 def identify(home: Home, who: str | None = None, signer: Signer | None = None) -> Actor:
@@ -57,6 +61,11 @@ def identify(home: Home, who: str | None = None, signer: Signer | None = None) -
     return Actor(person=one.name, how="signed-in", role=one.role, public=one.public, signer=signer)
 
 
+def looking(actor: Actor) -> Actor:
+    """The same person, who looks only."""
+    return replace(actor, look=True)
+
+
 def may(person: Person, action: str, *, emergency: bool = False) -> str | None:
     """Why this person may not do `action`, in plain words; None when they may.
 
@@ -74,6 +83,8 @@ def may(person: Person, action: str, *, emergency: bool = False) -> str | None:
 def why_not(home: Home, actor: Actor, action: str, *, now: datetime | None = None) -> str | None:
     """Why the actor may not do `action` now; None when they may, or may at least ask a second person."""
     right(action)
+    if actor.look and action not in LOOKING:
+        return "it was opened to look only (--look)"
     if mode(home) == SINGLE:
         return None
     if actor.how != "signed-in":
@@ -95,6 +106,8 @@ def allow(home: Home, actor: Actor, action: str) -> None:
     why = why_not(home, actor, action)
     if why is None:
         return
+    if actor.look:
+        raise NotAllowed(f"This is not allowed: {why}.", "Open the screens without --look.")
     if actor.how == NOBODY:
         raise NotAllowed(
             "Nobody is signed in here, and this site has people with roles.",

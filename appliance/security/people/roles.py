@@ -99,6 +99,11 @@ _TABLE = (
     _row("emergency.review", "review what was done in an emergency", OFFICER),
 )
 
+LOOKING = frozenset(
+    ("site.read", "report.read", "audit.read", "audit.verify", "record.read", "supply.check", "bundle.verify")
+)
+"""All that screens which were opened to look only may do: nothing of it changes anything."""
+
 TABLE: dict[str, Right] = {right.action: right for right in _TABLE}
 
 
