@@ -106,8 +106,8 @@ class Framed(Screen[None]):
         """The keys that work here, then what this screen is."""
         lines = []
         for found in self.active_bindings.values():
-            if not found.binding.show:
-                continue
+            if not (found.binding.show or found.binding.tooltip):
+                continue  # a key the footer has no room for is told here by its tooltip
             shown, what = self.app.get_key_display(found.binding), found.binding.description
             reason = None if found.enabled else self.reason(found.binding.action)
             lines.append(f"{shown:<9} {what}" + (f" (not now: {reason})" if reason else ""))
