@@ -30,7 +30,7 @@ _SPEC: dict[str, Any] = {
 
 def run(options: Any) -> None:
     """Memory first, then a round on each engine that is there."""
-    for rule in ("mean", "trimmed-mean"):
+    for rule in ("mean", "products", "trimmed-mean"):
         held = {count: _child(count, options.records or _VALUES, rule) for count in _SITES}
         show(
             [

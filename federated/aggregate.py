@@ -23,7 +23,7 @@ from federated.layout import Array
 from federated.packing import BLOCK
 
 Rule = Literal["mean", "trimmed-mean", "median", "krum"]
-_BUDGET = 1 << 22  # float64 values in memory at a time, over all sites
+_BUDGET = 1 << 20  # float64 values in memory at a time, over all sites
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,10 @@ def _krum(updates: Sequence[Packed], values: int) -> int:
 
 def _stacks(updates: Sequence[Packed], values: int) -> Iterator[tuple[int, int, NDArray[np.float64]]]:
     for start, end in _slices(values, len(updates)):
-        yield start, end, np.stack([one.read(start, end).astype(np.float64) for one in updates])
+        stack = np.empty((len(updates), end - start))
+        for row, one in zip(stack, updates, strict=True):
+            row[:] = one.read(start, end)
+        yield start, end, stack
 
 
 def _slices(values: int, sites: int) -> Iterator[tuple[int, int]]:

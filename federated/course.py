@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from federated.checkpoint import Record, State
 from federated.description import Federation
 from federated.layout import Array, Layout, vector_sha256
 from federated.packing import unpack, with_feedback
-from federated.products import mean_product
+from federated.products import Matrix, mean_product
 from federated.rounds import Round
 from federated.server_step import Moments, fedadam, fedavg
 from federated.update import MASKED, Statement
@@ -253,19 +253,23 @@ def _products(layout: Layout, adapter: Array, updates: list[Packed]) -> tuple[Ar
         if ".lora_A" not in name:
             continue
         other, b_first, b_last = places[name.replace(".lora_A", ".lora_B")]
-        pairs = [
-            (_matrix(adapter, one, b_first, b_last, other), _matrix(adapter, one, first, last, shape))
-            for one in updates
-        ]
-        b, a, gone = mean_product(pairs, [one.weight / whole for one in updates])
+
+        def pairs(
+            a_at: tuple[int, int] = (first, last),
+            b_at: tuple[int, int] = (b_first, b_last),
+            shapes: tuple[tuple[int, ...], tuple[int, ...]] = (shape, other),
+        ) -> Iterator[tuple[float, Matrix, Matrix]]:
+            for one in updates:
+                b = _matrix(adapter, one, *b_at, shapes[1])
+                yield one.weight / whole, b, _matrix(adapter, one, *a_at, shapes[0])
+
+        b, a, gone = mean_product(pairs)
         wanted[first:last], wanted[b_first:b_last] = a.reshape(-1), b.reshape(-1)
         lost = max(lost, gone)
     return wanted, lost
 
 
-def _matrix(
-    adapter: Array, one: Packed, first: int, last: int, shape: tuple[int, ...]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _matrix(adapter: Array, one: Packed, first: int, last: int, shape: tuple[int, ...]) -> Matrix:
     aligned = first // 128 * 128
     change = one.read(aligned, last)[first - aligned :]
     return (adapter[first:last] + change).reshape(shape).astype(np.float64)

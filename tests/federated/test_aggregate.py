@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -97,12 +99,19 @@ def test_a_claim_to_be_large_is_clamped() -> None:
         weights({"a": 1}, 0.5)
 
 
+def again(
+    pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]], shares: list[float]
+) -> Callable[[], Iterator[tuple[float, NDArray[np.float64], NDArray[np.float64]]]]:
+    """The pairs with their shares, as often as asked."""
+    return lambda: ((share, b, a) for share, (b, a) in zip(shares, pairs, strict=True))
+
+
 def test_the_mean_of_products_is_the_nearest_of_its_rank() -> None:
     draw = np.random.default_rng(0)
     pairs = [(draw.normal(size=(30, 4)), draw.normal(size=(4, 20))) for _ in range(3)]
     shares = [0.5, 0.3, 0.2]
     whole = sum(share * b @ a for share, (b, a) in zip(shares, pairs, strict=True))
-    b, a, lost = mean_product(pairs, shares)
+    b, a, lost = mean_product(again(pairs, shares))
     strengths = np.linalg.svd(whole, compute_uv=False)
     assert np.linalg.norm(whole - b @ a) == pytest.approx(np.sqrt((strengths[4:] ** 2).sum()))
     assert lost == pytest.approx((strengths[4:] ** 2).sum() / (strengths**2).sum())
@@ -112,17 +121,55 @@ def test_the_mean_of_products_is_the_nearest_of_its_rank() -> None:
     assert np.linalg.norm(whole - b @ a) < np.linalg.norm(whole - naive)
 
 
+@pytest.mark.parametrize("sites", [40, 400])
+@pytest.mark.parametrize("spread", [0.0, 0.3, 3.0])
+def test_many_sites_come_as_near_as_the_direct_computation(sites: int, spread: float) -> None:
+    """From sites that agree to a spectrum so flat that no rank is the natural one."""
+    draw = np.random.default_rng(sites)
+    common = draw.normal(size=(60, 4)), draw.normal(size=(4, 90))
+    pairs = [
+        (common[0] + spread * draw.normal(size=(60, 4)), common[1] + spread * draw.normal(size=(4, 90)))
+        for _ in range(sites)
+    ]
+    shares = draw.dirichlet(np.ones(sites))
+    whole = sum(share * b @ a for share, (b, a) in zip(shares, pairs, strict=True))
+    strengths = np.linalg.svd(whole, compute_uv=False)
+    b, a, lost = mean_product(again(pairs, shares.tolist()))
+    nearest = np.sqrt((strengths[4:] ** 2).sum())
+    assert np.linalg.norm(whole - b @ a) <= nearest * (1 + 1e-4) + 1e-9
+    assert lost == pytest.approx((strengths[4:] ** 2).sum() / (strengths**2).sum(), rel=0.2, abs=1e-12)
+    assert b.shape == (60, 4) and a.shape == (4, 90)
+
+
+def test_memory_of_a_mean_of_products_does_not_grow_with_the_sites() -> None:
+    """Each pair is made when it is asked for, as course.py reads it from the disk."""
+
+    def most_held(sites: int) -> int:
+        def pairs() -> Iterator[tuple[float, NDArray[np.float64], NDArray[np.float64]]]:
+            for site in range(sites):
+                draw = np.random.default_rng(site)
+                yield 1 / sites, draw.normal(size=(300, 4)), draw.normal(size=(4, 300))
+
+        tracemalloc.start()
+        mean_product(pairs)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert most_held(400) < 1.2 * most_held(10)
+
+
 def test_with_the_same_a_nothing_is_lost() -> None:
     draw = np.random.default_rng(0)
     shared = draw.normal(size=(4, 20))
     pairs = [(draw.normal(size=(30, 4)), shared) for _ in range(3)]
-    b, a, lost = mean_product(pairs, [1 / 3] * 3)
+    b, a, lost = mean_product(again(pairs, [1 / 3] * 3))
     assert lost < 1e-20
     np.testing.assert_allclose(b @ a, sum(b for b, _ in pairs) / 3 @ shared, atol=1e-12)
 
 
 def test_pairs_of_zeros_stay_zeros() -> None:
-    b, a, lost = mean_product([(np.zeros((5, 2)), np.ones((2, 3)))] * 2, [0.5, 0.5])
+    b, a, lost = mean_product(again([(np.zeros((5, 2)), np.ones((2, 3)))] * 2, [0.5, 0.5]))
     assert not b.any() and lost == 0.0 and np.isfinite(a).all()
 
 

@@ -18,6 +18,7 @@ from appliance.security.airgap.entering import first_profile
 from appliance.security.airgap.filter import LOOPBACK, NONE
 from appliance.security.people.orders import actions_of
 from federated import checkpoint, course, simulate, simulate_engines, simulated
+from federated.layout import parted
 from federated.update import opened_update, sealed_update
 
 QUICK: dict[str, Any] = {
@@ -128,6 +129,42 @@ def test_the_next_adapter_is_the_mean_of_what_was_sent(
     mean = np.average(sent, axis=0, weights=[weights[site] for site in sorted(weights)])
     assert np.abs(mean).max() > 1e-4
     np.testing.assert_allclose(after, before + mean, atol=1e-6)
+
+
+def test_the_next_products_are_the_mean_of_what_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The direct computation: every product formed, their mean cut to its rank by a full SVD."""
+    closed: list[Any] = []
+    close = course.close
+
+    def kept(held: Any, state: Any) -> Any:
+        _, before = held.last()
+        sent = {
+            site: checkpoint.kept_update(held.home, state.number, site, 1, "f32").read(0, held.layout.values)
+            for site in sorted(state.admitted)
+        }
+        record = close(held, state)
+        closed.append((held.layout, before.adapter, sent, record, held.last()[1].adapter))
+        return record
+
+    monkeypatch.setattr(course, "close", kept)
+    play(tmp_path, monkeypatch, packing="f32", rounds=1, rule="products", learning_rate=0.05)
+    layout, before, sent, record, after = closed[0]
+    shares = {site: weight / sum(record.weights.values()) for site, weight in record.weights.items()}
+    (name,) = [name for name, _ in layout.shapes if ".lora_A" in name]
+
+    def product(vector: Any) -> Any:
+        parts = parted(layout, vector)
+        return parts[name.replace("lora_A", "lora_B")].astype(np.float64) @ parts[name]
+
+    mean = sum(share * product(before + sent[site]) for site, share in shares.items())
+    u, strengths, v = np.linalg.svd(mean)
+    rank = parted(layout, after)[name].shape[0]
+    nearest = (u[:, :rank] * strengths[:rank]) @ v[:rank]
+    assert np.abs(nearest).max() > 1e-4
+    np.testing.assert_allclose(product(after), nearest, atol=1e-5 * np.abs(nearest).max())
+    assert record.lost == pytest.approx(1e6 * (strengths[rank:] ** 2).sum() / (strengths**2).sum(), abs=1)
 
 
 @pytest.mark.parametrize(
