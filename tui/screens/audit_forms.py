@@ -6,7 +6,7 @@ from typing import Any
 
 from appliance.core.errors import ConfigWrong
 from appliance.security.people.roles import OFFICER, OPERATOR, ROLES
-from tui.screens.fields import Field
+from tui.fields import Field
 
 ENTRIES, CHECKPOINT, WITNESS = "entries", "checkpoint", "bring one back"
 _LAWS = ("all", "hipaa", "gdpr", "nist", "ai-act", "other")
