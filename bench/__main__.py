@@ -29,6 +29,7 @@ BENCHES = {
     "learning": "federated rounds against pooled and single-site training on a real set (needs --data)",
     "simulate": "a simulated round with 10 to 1,000 sites: time, and memory of the coordinator's part",
     "federated": "rounds with real processes: overhead beside training and where it goes, bytes on the wire",
+    "screens": "first paint, key to paint, bytes on the wire and memory of the screens at a busy site",
     "secagg": "a round of secure aggregation against the plain sum: CPU time and bytes a site",
 }
 MODULES = {"learning": "federated_learning"}

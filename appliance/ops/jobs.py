@@ -30,6 +30,7 @@ from appliance.security.people import guard, orders
 from appliance.security.people.signing import Signer
 
 _seen: dict[Path, tuple[int, tuple[Event, ...]]] = {}  # event files read so far: offset, events
+_NEWEST = "SELECT * FROM jobs ORDER BY CAST(id AS INTEGER) DESC LIMIT ? OFFSET ?"
 _children: dict[Path, subprocess.Popen[bytes]] = {}  # by folder; kept so that ended ones can be reaped
 STATES = ("waiting", "running", "done", "failed", "stopped", "died")
 
@@ -158,14 +159,14 @@ def view(home: Home, job_id: str) -> JobView:
 def jobs(home: Home, limit: int = 200) -> list[JobView]:
     """The newest jobs, newest first."""
     with reading(home) as link:
-        rows = link.execute("SELECT * FROM jobs ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
+        rows = link.execute(_NEWEST, (limit, 0)).fetchall()
     return [_view(home, row) for row in rows]
 
 
 def older(home: Home, limit: int) -> tuple[list[JobView], int]:
     """Of the jobs older than the newest `limit`: those that run, newest first, and how many do not."""
     with reading(home) as link:
-        rows = link.execute("SELECT * FROM jobs ORDER BY id DESC LIMIT -1 OFFSET ?", (limit,)).fetchall()
+        rows = link.execute(_NEWEST, (-1, limit)).fetchall()
     found = [_view(home, row) for row in rows if _alive(row["pid"], row["pid_started"])]
     running = [job for job in found if job.state == "running"]
     return running, len(rows) - len(running)

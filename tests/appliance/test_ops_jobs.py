@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from appliance.core.db import transaction
 from appliance.core.errors import ConfigWrong, NotFound
 from appliance.core.events import append_event, read_events
 from appliance.core.home import Home
@@ -118,6 +119,16 @@ def test_ids_may_leave_out_zeros_and_unknown_ones_are_refused(home: Home, csv: P
     assert jobs.wait(home, "1", 60).id == "0001"
     with pytest.raises(NotFound):
         jobs.view(home, "99")
+
+
+def test_the_ten_thousandth_job_is_newer_than_the_one_before(home: Home) -> None:
+    with transaction(home) as link:
+        link.executemany(
+            "INSERT INTO jobs (id, kind, title, who, created) VALUES (?, 'import', 't', 'm', '2026-11-26')",
+            [("9998",), ("9999",), ("10000",)],
+        )
+    assert [job.id for job in jobs.jobs(home, 2)] == ["10000", "9999"]
+    assert jobs.older(home, 2) == ([], 1)
 
 
 def test_a_half_written_event_is_neither_read_nor_lost(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class Framed(Screen[None]):
     PALETTE: ClassVar[tuple[Entry, ...]] = ()
     refused: Mapping[str, str] = MappingProxyType({})
     _doing = False
+    _keys: Mapping[str, bool] = MappingProxyType({})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Back", key_display="esc", id="back"),
     ]
@@ -96,7 +97,14 @@ class Framed(Screen[None]):
     def allowed(self, event: Allowed) -> None:
         """Dim the keys of what this person may not do."""
         self.refused = event.refused
-        self.refresh_bindings()
+        self.renew_keys()
+
+    def renew_keys(self) -> None:
+        """Draw the footer again where a key came, went, or is dim now; each drawing goes over the line."""
+        keys = {key: found.enabled for key, found in self.active_bindings.items()}
+        if keys != self._keys:
+            self._keys = keys
+            self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """A key that cannot be used now is dim; help says why."""
@@ -280,7 +288,7 @@ class Looking(Framed):
         self.view, self.more, self.refused = event.view, event.more, event.refused
         cast("Cloister", self.app).view = event.view
         self.draw(event.view)
-        self.refresh_bindings()
+        self.renew_keys()
 
     def draw(self, view: SiteView) -> None:
         """Show the view."""

@@ -154,7 +154,7 @@ class JobScreen(Framed):
         self.set_class(picture.plan is not None, "-planned")
         plan.show(lambda width, height: job_lines.plan_text(picture.plan, width))
         self.query_one(TitleLine).show(self.crumbs())
-        self.refresh_bindings()
+        self.renew_keys()
 
     def _draw_end(self, picture: Picture) -> None:
         pane = self.query_one("#end", Pane)

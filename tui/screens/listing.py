@@ -96,7 +96,7 @@ class Listing(Looking):
         self._rows = shown
         place = next((place for place, (key, _) in enumerate(shown) if key == kept), 0)
         self._list.move_cursor(row=place)
-        self.refresh_bindings()
+        self.renew_keys()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """In the filter, `/` is a character."""
@@ -134,4 +134,4 @@ class Listing(Looking):
     @on(DataTable.RowHighlighted)
     def moved(self) -> None:
         """Which keys work depends on the row."""
-        self.refresh_bindings()
+        self.renew_keys()
