@@ -71,6 +71,7 @@ class Cloister(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(key, f"mode('{mode}')", name, show=False) for key, mode, name in SCREENS),
         Binding("j", "jobs", "Jobs", show=False),
+        Binding("ctrl+l", "redraw", "Draw the screen again", show=False),
         Binding("comma", "settings", "Settings", show=False, key_display=","),
         Binding("colon,ctrl+p", "command_palette", "Command", key_display=":"),
         Binding("question_mark", "help", "Help", key_display="?"),
@@ -92,6 +93,10 @@ class Cloister(App[None]):
         self.register_theme(CONTRAST)
         self.apply_settings()
         self.set_interval(LOOK, self.look_idle)
+
+    def action_redraw(self) -> None:
+        """Draw the whole screen: others can write on a terminal, such as a console's kernel."""
+        self.refresh()
 
     def apply_settings(self) -> None:
         """Theme and characters; a console without box characters gets ASCII."""
@@ -215,6 +220,11 @@ def run(home: Path | None = None, *, look: bool = False) -> None:
     except ApplianceError as problem:
         sys.stderr.write(f"error: {problem.message}\ntry: {problem.hint}\n")
         raise SystemExit(problem.exit_code) from None
+    for told in (
+        "COLUMNS",
+        "LINES",
+    ):  # as the terminal was once; Textual would believe them at every new size
+        os.environ.pop(told, None)
     app = Cloister(session, settings)
     app.run()
     raise SystemExit(app.return_code)

@@ -124,6 +124,7 @@ class Framed(Screen[None]):
             f"{'1 to 9':<9} Screens: {screens}",
             f"{'j':<9} Jobs: what runs and what ran",
             f"{',':<9} Settings: theme, characters",
+            f"{'ctrl+l':<9} Draw the screen again, where something else has written on it",
             f"{'tab':<9} Next part; arrows and page keys move in it",
         ]
         return "\n".join([*lines, "", self.HELP])
