@@ -16,6 +16,7 @@ from tui.screens.home import HomeScreen
 from tui.screens.jobs import JobsScreen
 from tui.screens.modals import Words
 from tui.widgets.frame import SCREENS, screens_text
+from tui.widgets.pane import Pane
 
 EMPTY = {
     "Data": "No data yet.",
@@ -87,3 +88,18 @@ def test_the_screen_line_fits_any_width() -> None:
             line = screens_text(mode, width).plain
             assert len(line) <= width and f"{name}]" in line
             assert all(key in line for key, _, _ in SCREENS)
+
+
+def test_a_pane_is_as_high_as_its_text_at_every_size(tmp_path: Path) -> None:
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "Import your records" in shown(app), "no next step")
+        for width in (90, 71, 120, 70):
+            await pilot.resize_terminal(width, 20)
+            pane = app.screen.query_one("#step", Pane)
+            await until(
+                pilot,
+                lambda pane=pane: pane.content_size.height == len(str(pane.content).splitlines()),  # type: ignore[misc]
+                f"wrong at {width}: {lines(app)[2:9]}",
+            )
+
+    screens(a.session(tmp_path), act)

@@ -35,5 +35,5 @@ class Pane(Static):
             self.update(text)
 
     def on_resize(self) -> None:
-        """The width may have changed."""
-        self.redraw()
+        """The width may have changed. Within the layout that is under way another height would be missed."""
+        self.call_after_refresh(self.redraw)
