@@ -134,6 +134,14 @@ def objected(course: Course, state: Round, site: str, reason: str) -> Round:
     return after
 
 
+def returned(course: Course, state: Round, sites: Iterable[str]) -> Round:
+    """Sites are back that the link had lost: they may still answer."""
+    after = rounds.with_return(state, sites)
+    if after != state:
+        checkpoint.keep_round(course.home, after)
+    return after
+
+
 def ask_again(course: Course, state: Round, there: Iterable[str], *, now: float) -> Round:
     """Put the round to the sites that are there now."""
     seconds = 60 * course.federation.rounds.deadline_minutes

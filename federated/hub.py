@@ -139,14 +139,16 @@ def _ask(hub: _Hub, state: Round, sites: list[str], *, whole: bool) -> None:
 
 
 def _take(hub: _Hub, frame: Frame, number: int) -> None:
+    state = checkpoint.kept_round(hub.course.home, number)
     if frame.what == "there":
         gone, come = hub.there - set(frame.head["sites"]), set(frame.head["sites"]) - hub.there
         hub.there = set(frame.head["sites"])
         # Who comes back may have lost what it was asked.
         hub.sent = {one for one in hub.sent if one[2] not in come}
         hub.told("sites", there=sorted(hub.there), gone=sorted(gone), come=sorted(come))
+        if state is not None:
+            course.returned(hub.course, state, come)
         return
-    state = checkpoint.kept_round(hub.course.home, number)
     if frame.what != "answer" or state is None:
         hub.told(frame.what, **{key: value for key, value in frame.head.items() if key != "what"})
         return

@@ -122,7 +122,8 @@ def take_part(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         keys=_round_keys(place, seated.name, own) if federation.rounds.secure else None,
     )
     told = _teller(job, federation.rounds.count)
-    job.emit("plan", **made.plan.as_dict(), dataset=dataset.name)
+    plan = made.plan
+    job.emit("plan", **plan.as_dict(), noise_on_mean=plan.noise_on_mean, dataset=dataset.name)
     member.serve(seat, line, told, over=lambda: False)
     raise JobFailed("The link to the coordinator ended.", f"Go on with `cloister job resume {job.id}`.")
 

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 Step = Literal["wait", "aggregate", "ask-again", "give-up"]
 MOST_ASKED = 5
+LOST = "flower-"
+"""How the codes begin of an answer that the link lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,12 @@ def with_refusal(state: Round, site: str, code: str) -> Round:
     if site not in state.cohort or site in state.admitted:
         return state
     return replace(state, refused=state.refused | {site: code})
+
+
+def with_return(state: Round, sites: Iterable[str]) -> Round:
+    """After sites came back: what the link lost of them they may still send."""
+    lost = {site for site in sites if state.refused.get(site, "").startswith(LOST)}
+    return replace(state, refused={site: code for site, code in state.refused.items() if site not in lost})
 
 
 def next_step(state: Round, *, now: float, quorum: int) -> Step:

@@ -17,6 +17,7 @@ from pathlib import Path
 from appliance.core.offline import ENVIRONMENT
 
 _PR_SET_PDEATHSIG = 1
+_LOOK, _GOODBYE = 0.1, 4.0
 _SLOWEST = 30.0  # seconds between starts of one that keeps ending
 
 
@@ -64,16 +65,31 @@ class Children:
     folder: Path
     told: Callable[[str, str], None]
     held: list[Child] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _over: bool = False
+
+    def __post_init__(self) -> None:
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def add(self, name: str, command: Sequence[str], line: Callable[[str], None] | None = None) -> Child:
         """Start one more."""
         child = Child(name=name, command=command, log=self.folder / f"{name}.log", line=line)
-        child.start(self.folder)
-        self.held.append(child)
+        with self._lock:
+            child.start(self.folder)
+            self.held.append(child)
         self.told(name, "started")
         return child
 
-    def look(self) -> None:
+    def _watch(self) -> None:
+        """Look for ever: a child dies with the thread that started it, and calls of Flower's that wait for a
+        child may last until that child is started again."""
+        while True:
+            time.sleep(_LOOK)
+            with self._lock:
+                if not self._over:
+                    self._look()
+
+    def _look(self) -> None:
         """Start again what has ended, later each time it ends soon."""
         for child in self.held:
             if child.process is None or child.process.poll() is None:
@@ -88,16 +104,15 @@ class Children:
             child.start(self.folder)
 
     def end(self) -> None:
-        """End them all."""
+        """End them all, the newest first: a site's node says goodbye through the sidecar before it."""
+        with self._lock:
+            self._over = True
         for child in reversed(self.held):
-            if child.process and child.process.poll() is None:
-                child.process.terminate()
-        limit = time.monotonic() + 5
-        for child in self.held:
             if child.process is None:
                 continue
+            child.process.terminate()
             try:
-                child.process.wait(max(0.1, limit - time.monotonic()))
+                child.process.wait(_GOODBYE)
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()

@@ -207,7 +207,6 @@ def main() -> int:
     there: list[str] = []
     try:
         while not over.wait(_LOOK):
-            hub.children.look()
             collect(hub)
             now = sorted(hub.sites[node] for node in _online(hub) if node in hub.sites)
             if now != there:

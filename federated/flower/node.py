@@ -15,11 +15,14 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+from flwr.supercore import heartbeat
 from flwr.supercore.fab import Fab
+from flwr.supernode import fleet_http_connection
 from flwr.supernode import start_client_internal as loop
 
-from federated.flower.resident import ask_sooner
+from federated.flower.resident import ask_sooner, retrying
 
+_HEARTBEAT = 10  # seconds, Flower's least: a node that was killed is let in again after two of them
 _SOONER = 0.05  # of Flower's pauses: 3 s between looks, .5 s while the app works
 
 
@@ -52,6 +55,9 @@ class _Whole:
 def pin(wanted: str) -> None:
     """Have the node take the app with this digest and no other, and look more often."""
     ask_sooner()
+    for module in (heartbeat, fleet_http_connection):
+        setattr(module, "HEARTBEAT_DEFAULT_INTERVAL", _HEARTBEAT)  # noqa: B010
+    setattr(fleet_http_connection, "make_simple_http_retry_invoker", retrying)  # noqa: B010
     pull = loop._pull_and_store_message
 
     def pull_pinned(*, state: Any, get_fab: Any, trusted_entities: Any, **rest: Any) -> int | None:

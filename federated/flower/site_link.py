@@ -78,7 +78,6 @@ def main() -> int:
     threading.Thread(target=listen, daemon=True).start()
     try:
         while not over.wait(_LOOK):
-            children.look()
             if waiting:
                 continue
             try:

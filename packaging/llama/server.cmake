@@ -16,3 +16,11 @@ function(cloister_only_server)
 endfunction()
 
 cmake_language(DEFER CALL cloister_only_server)
+
+# GCC (12.2) takes _tile_loadconfig to read 8 of its 64 bytes and leaves out the stores of most others: on a
+# processor with AMX every quantised product then dies of what was on the stack. So it builds without AMX.
+include(CheckCXXCompilerFlag)
+check_cxx_compiler_flag(-mno-amx-tile CLOISTER_KNOWS_AMX)
+if(CLOISTER_KNOWS_AMX AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    add_compile_options(-mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
+endif()

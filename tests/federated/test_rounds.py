@@ -62,3 +62,11 @@ def test_asked_again_keeps_what_is_there() -> None:
 def test_a_state_survives_json() -> None:
     state = begun("ab", "c")
     assert round_of(json.loads(json.dumps(as_json(state)))) == state
+
+
+def test_who_comes_back_may_send_what_the_link_lost_and_nothing_else() -> None:
+    state = rounds.with_refusal(begun("ab", "d"), "c", "flower-5")
+    assert state.open == () and next_step(state, now=101.0, quorum=3) == "wait"
+    back = rounds.with_return(state, ["a", "c", "d"])
+    assert back.open == ("c",) and back.refused == {"d": "norm"} and back.admitted == state.admitted
+    assert rounds.with_return(back, ["c"]) == back
