@@ -122,6 +122,8 @@ WAYS: dict[str, tuple[str, ...]] = {
     "session_federate.pause": ("federate.veto",),
     "session_federate.veto": ("federate.veto",),
     "session_federate.leave": ("federate.veto",),
+    "session_reports.report": ("report.read",),
+    "session_reports.export_page": ("report.export",),
     "session_routes.routes": ("site.read",),
     "session_routes.route": ("site.read",),
     "session_routes.make_split": ("route.change",),

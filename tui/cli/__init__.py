@@ -25,6 +25,7 @@ from tui.cli import (
     keys,
     model,
     people,
+    report,
     route,
     supply,
     trust,
@@ -97,6 +98,7 @@ app.add_typer(jobs.app, name="job")
 app.add_typer(jobs.budget, name="budget")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="key")
+app.add_typer(report.app, name="report")
 app.add_typer(route.app, name="route")
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(supply.app, name="supply")

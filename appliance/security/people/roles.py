@@ -74,6 +74,7 @@ _TABLE = (
     # What leaves the building.
     _row("bundle.export", "export a model", *_WORK, two=True),
     _row("feedback.export", "write feedback out as records", *_WORK, two=True),
+    _row("report.export", "write the page of a report out", OPERATOR, OFFICER, AUDITOR),
     # People and keys.
     _row("key.new", "make an API key", SECURITY),
     _row("key.revoke", "revoke an API key", SECURITY),
