@@ -13,9 +13,11 @@ from appliance.core.errors import ConfigWrong
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One question. `kind`: "text", "number" (above 0), "whole" (above 0), "choice", "yes", "path", "secret".
+    """One question. `kind`: "text", "number" and "whole" (above 0), "count" (a whole number from 0 on),
+    "choice", "yes", "path", "secret".
 
-    `help` says in plain words what the answer does; `default` is its text, "" for none.
+    `help` says in plain words what the answer does; `default` is its text, "" for none. `when` is another
+    field's key and text: it is asked only while that stands there.
     """
 
     key: str
@@ -25,20 +27,27 @@ class Field:
     default: str = ""
     choices: tuple[str, ...] = ()
     needed: bool = False
+    when: tuple[str, str] | None = None
+
+
+def asked(fields: Sequence[Field], typed: Mapping[str, str]) -> list[Field]:
+    """The fields that are asked while this is typed."""
+    texts = {field.key: typed.get(field.key, field.default) for field in fields}
+    return [field for field in fields if field.when is None or texts.get(field.when[0]) == field.when[1]]
 
 
 def answers(fields: Sequence[Field], typed: Mapping[str, str]) -> dict[str, Any]:
-    """What was typed as values, by key: text, float, int, bool or Path; None where nothing was typed.
+    """What was typed as values, by key: text, float, int, bool or Path; None where nothing was typed
+    and where nothing is asked.
 
     Raises:
         ConfigWrong: with everything that is missing or wrong, field by field.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = dict.fromkeys(field.key for field in fields)
     wrong = []
-    for field in fields:
+    for field in asked(fields, typed):
         text = typed.get(field.key, field.default).strip()
         if not text:
-            found[field.key] = None
             if field.needed:
                 wrong.append(f"{field.title} is missing.")
             continue
@@ -64,6 +73,10 @@ def _value(field: Field, text: str) -> Any:
         case "whole":
             if not (text.isascii() and text.isdigit()) or int(text) == 0 or len(text) > 12:
                 raise ValueError("a whole number above 0 is needed")
+            return int(text)
+        case "count":
+            if not (text.isascii() and text.isdigit()) or len(text) > 12:
+                raise ValueError("a whole number from 0 on is needed")
             return int(text)
         case "choice":
             if text not in field.choices:

@@ -17,6 +17,16 @@ PUBLIC = (
 )
 
 
+LEARNS = {
+    "label": "one label of a few",
+    "answer": "free answers",
+    "chat": "the assistant's turns of conversations",
+    "text": "running text",
+    "preference": "which of two answers is better",
+}
+"""What a model learns of a dataset, by its task."""
+
+
 def bytes_text(size: float) -> str:
     """Bytes in MB or GB."""
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

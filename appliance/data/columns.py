@@ -9,6 +9,7 @@ from typing import Any
 
 from appliance.core.errors import ConfigWrong, DataRejected
 
+LONGEST_NAME, MOST_WORDS = 40, 4  # a column's name as it is shown; what is more may be a record
 # Of each task, which columns it needs: the text, then what is learnt from it.
 TASKS = {
     "label": ("text", "label"),
@@ -107,4 +108,6 @@ def need_columns(columns: Columns, there: Iterable[str], where: str) -> None:
 
 def _short(name: str) -> str:
     """A file without a header would show a record as column names: show no more than a name's worth."""
-    return name if len(name) <= 40 and len(name.split()) <= 4 else f"{len(name)} characters"
+    return (
+        name if len(name) <= LONGEST_NAME and len(name.split()) <= MOST_WORDS else f"{len(name)} characters"
+    )

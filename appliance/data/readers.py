@@ -12,7 +12,7 @@ import codecs
 import csv
 import json
 from collections.abc import Callable, Iterator
-from itertools import chain, count
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -85,6 +85,16 @@ def read_records(
             yield _record(row, columns, number, name, line)
         before += size_of(file)
         seen(before)
+
+
+def first_rows(path: Path, most: int) -> list[dict[str, Phi[Any]]]:
+    """The first rows of the first file at `path`, whatever its columns are.
+
+    Raises:
+        NotFound, DataRejected: as `read_records`.
+    """
+    file = record_files(path)[0][0]
+    return [row for _, row, _ in islice(_rows(file, file.name, Columns(task="text", text="")), most)]
 
 
 def _record(row: dict[str, Phi[Any]], columns: Columns, number: int, name: str, line: int) -> Record:

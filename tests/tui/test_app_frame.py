@@ -11,10 +11,10 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from tui.app import Cloister
+from tui.screens.form import FormWindow
 from tui.screens.frame import Looking
 from tui.screens.home import HomeScreen
 from tui.screens.jobs import JobsScreen
-from tui.screens.modals import Words
 from tui.widgets.frame import SCREENS, screens_text
 from tui.widgets.pane import Pane
 
@@ -41,7 +41,8 @@ def test_a_new_site_says_what_to_do_on_every_screen(tmp_path: Path) -> None:
         assert "No jobs yet." in shown(app) and "No budget used yet." in shown(app)
         assert all(len(line) == 80 for line in lines(app)) and len(lines(app)) == 24
         await pilot.press("enter")
-        assert isinstance(app.screen, Words) and "cloister data import FILE" in app.screen.text
+        assert isinstance(app.screen, FormWindow) and "[Enter: import]" in shown(app)
+        await until(pilot, lambda: "Import records" in shown(app), "no form")
         await pilot.press("escape", "j")
         await until(
             pilot, lambda: "Press 1 for Home: it names the next step." in shown(app), "jobs not empty"

@@ -47,6 +47,8 @@ WAYS: dict[str, tuple[str, ...]] = {
     "session.demo_base": ("model.import",),
     "session.new_key": ("key.new", "key.own"),
     "session.revoke_key": ("key.revoke", "key.own"),
+    "session_data.look_at": ("data.import",),
+    "session_data.check_import": ("data.import",),
     "session_data.plan_removal": ("site.read",),
     "session_data.remove": ("data.delete",),
     "session_bundle.bare_home": (),

@@ -10,15 +10,9 @@ import typer
 
 from appliance.core.errors import ConfigWrong
 from tui.cli.face import Face, command
-from tui.words import bytes_text
+from tui.import_spec import import_spec
+from tui.words import LEARNS, bytes_text
 
-_LEARNS = {
-    "label": "one label of a few",
-    "answer": "free answers",
-    "chat": "the assistant's turns of conversations",
-    "text": "running text",
-    "preference": "which of two answers is better",
-}
 app = typer.Typer(help="Records in: import them, see what was found, remove them.", no_args_is_help=True)
 
 
@@ -92,26 +86,18 @@ def import_(
     if form is not None and "{text}" not in form:
         raise ConfigWrong("--prompt-form has no {text} in it.", "Write it like: 'Message: {text} Label?'")
     demo = str(path) == "demo" and not path.exists()
-    named = {"text": text, "label": label, "prompt": prompt, "answer": answer}
-    named |= {"chat": chat, "chosen": chosen, "rejected": rejected}
-    columns: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    columns |= {key: value for key, value in {"unit": unit, "group": group, "date": date}.items() if value}
-    if fact:
-        columns["facts"] = fact
-    spec: dict[str, Any] = {
-        "path": None if demo else str(path.absolute()),
-        "demo": demo,
-        "name": name,
-        "columns": columns,
-        "unit_is_record": unit_is_record,
-        "seed": seed,
-    }
-    if labels is not None:
-        spec["labels"] = [part.strip() for part in labels.split(",") if part.strip()]
-    if unit is not None:
-        spec["unit_name"] = unit_name
-    if form is not None:
-        spec["prompt"] = form
+    columns = {"text": text, "label": label, "prompt": prompt, "answer": answer, "chat": chat}
+    columns |= {"chosen": chosen, "rejected": rejected, "unit": unit, "group": group, "date": date}
+    spec = import_spec(
+        path=None if demo else path,
+        name=name,
+        columns={**columns, "facts": fact},
+        unit_is_record=unit_is_record,
+        unit_name=None if unit is None else unit_name,
+        labels=labels,
+        prompt=form,
+        seed=seed,
+    )
     job = face.follow(face.session.start_import(spec))
     found = job.end["result"]
     show_dataset(face, f"{found['name']}@{found['version']}")
@@ -160,7 +146,7 @@ def show_dataset(face: Face, name: str) -> dict[str, Any]:
     dataset = face.session.dataset(name)
     made_up = "  (synthetic: made-up people and messages)" if dataset.synthetic else ""
     face.wrap(f"{dataset.title}{made_up}", rest="  ")
-    face.say(f"  learns {_LEARNS[dataset.task]}")
+    face.say(f"  learns {LEARNS[dataset.task]}")
     for split in ("train", "val", "test"):
         units = f"  {dataset.units[split]:>7,} {dataset.unit}s" if dataset.unit else ""
         face.say(f"  {split:<6}{dataset.counts[split]:>8,} records{units}")

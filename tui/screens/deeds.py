@@ -21,7 +21,8 @@ from tui.steps import NextStep
 
 @dataclass(frozen=True, kw_only=True)
 class Deed:
-    """`kind` is "open" (a job), "start" (at once), "ask" (after a question) or "words" (to be typed)."""
+    """`kind` is "open" (a job), "form" (asks what it needs), "start" (at once), "ask" (after a question) or
+    "words" (to be typed)."""
 
     kind: str
     verb: str
@@ -41,7 +42,7 @@ class Deed:
     def key(self) -> str:
         """What Enter does, in a word."""
         verb = "quantise" if self.verb == "quantize" else self.verb
-        return {"open": "watch", "start": verb, "ask": verb, "words": "how"}[self.kind]
+        return {"open": "watch", "words": "how"}.get(self.kind, verb)
 
 
 def deed_of(step: NextStep) -> Deed:
@@ -53,6 +54,8 @@ def deed_of(step: NextStep) -> Deed:
     match words:
         case ["cloister", "job", "tail", job]:
             return Deed(kind="open", verb="watch", words=step.command, target=job)
+        case ["cloister", "data", "import", *_]:
+            return Deed(kind="form", verb="import", words=step.command)
         case ["cloister", "evaluate" | "serve" as verb, model]:
             return Deed(kind="start", verb=verb, words=step.command, target=model)
         case ["cloister", "quantize", model]:

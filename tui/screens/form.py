@@ -1,12 +1,14 @@
 """A window with a form: one line a field, what the field means below, Cancel and the deed.
 
 Arrows up and down (and tab) go from field to field, Enter in a field goes to the next one; only Enter on
-the button sends it. What is wrong is told in the window, and nothing that was typed is lost.
+the button sends it. What is wrong is told in the window, and nothing that was typed is lost. A path is typed
+or looked for: ctrl+o, or Enter while there is none yet where one is needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from textual import events, on
@@ -17,8 +19,9 @@ from textual.widget import Widget
 from textual.widgets import Button, Input, Static
 
 from appliance.core.errors import ApplianceError
-from tui.fields import Field, answers
+from tui.fields import Field, answers, asked
 from tui.screens.modals import Asking, Choice
+from tui.screens.picker import PickPath, start_of
 from tui.widgets.pick import Pick
 
 Check = Callable[[dict[str, Any]], object]
@@ -31,6 +34,7 @@ class FormWindow(Asking[dict[str, Any] | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "app.focus_previous", show=False),
         Binding("down", "app.focus_next", show=False),
+        Binding("ctrl+o", "look", show=False),
     ]
 
     def __init__(
@@ -64,15 +68,22 @@ class FormWindow(Asking[dict[str, Any] | None]):
             with Horizontal(classes="buttons"):
                 yield Choice("Cancel", id="cancel")
                 yield Choice(self._label, id="do")
-            yield Static(
-                "up down field   left right choice   enter next, choose   esc cancel",
-                classes="keys",
-                markup=False,
-            )
+            paths = any(field.kind == "path" for field in self._fields)
+            yield Static(_KEYS_WITH_PATHS if paths else _KEYS, classes="keys", markup=False)
 
     def on_mount(self) -> None:
         """Begin at the first field."""
+        self.show_asked()
         self.query_one(f"#field-{self._fields[0].key}").focus()
+
+    @on(Pick.Changed)
+    def show_asked(self) -> None:
+        """Show the fields that are asked with the choices of now."""
+        wanted = {field.key for field in asked(self._fields, self.typed())}
+        for field in self._fields:
+            line = self.query_one(f"#field-{field.key}").parent
+            if isinstance(line, Horizontal):
+                line.display = field.key in wanted
 
     def _entry(self, field: Field) -> Widget:
         value = self._given.get(field.key, field.default)
@@ -80,6 +91,8 @@ class FormWindow(Asking[dict[str, Any] | None]):
             choices = field.choices if field.kind == "choice" else ("no", "yes")
             return Pick(choices, value, id=f"field-{field.key}")
         hint = "" if field.needed else "(may stay empty)"
+        if field.kind == "path":
+            hint = "enter looks for it" if field.needed else "(may stay empty; ctrl+o looks for it)"
         entry = Input(
             value,
             placeholder=hint,
@@ -100,14 +113,34 @@ class FormWindow(Asking[dict[str, Any] | None]):
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """Say what the field in hand means."""
-        key = (event.widget.id or "").removeprefix("field-")
-        text = next((field.help for field in self._fields if field.key == key), "")
-        self.query_one("#help", Static).update(text)
+        field = self._field_of(event.widget)
+        self.query_one("#help", Static).update(field.help if field else "")
 
     @on(Input.Submitted)
-    def go_on(self) -> None:
-        """Enter in a field: the next one."""
-        self.focus_next()
+    def go_on(self, event: Input.Submitted) -> None:
+        """Enter in a field: the next one; where a path is needed and none is there yet, look for it."""
+        field = self._field_of(event.input)
+        if field is not None and field.kind == "path" and field.needed and not event.value.strip():
+            self.action_look()
+        else:
+            self.focus_next()
+
+    def _field_of(self, entry: Widget | None) -> Field | None:
+        key = (entry.id or "").removeprefix("field-") if entry is not None else ""
+        return next((field for field in self._fields if field.key == key), None)
+
+    def action_look(self) -> None:
+        """Look for the path of the field in hand; a folder that was chosen may be typed on from."""
+        field, entry = self._field_of(self.focused), self.focused
+        if field is None or field.kind != "path" or not isinstance(entry, Input):
+            return
+
+        def chosen(path: Path | None) -> None:
+            if path is not None:
+                entry.value = f"{path}/" if path.is_dir() and path.parent != path else str(path)
+                entry.cursor_position = len(entry.value)
+
+        self.app.push_screen(PickPath(start_of(entry.value)), chosen)
 
     @on(Button.Pressed)
     def choose(self, event: Button.Pressed) -> None:
@@ -127,3 +160,7 @@ class FormWindow(Asking[dict[str, Any] | None]):
     def action_no(self) -> None:
         """Leave without doing it."""
         self.dismiss(None)
+
+
+_KEYS = "up down field   left right choice   enter next, choose   esc cancel"
+_KEYS_WITH_PATHS = "up down field   left right choice   enter next   ctrl+o files   esc cancel"

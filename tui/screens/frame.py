@@ -164,6 +164,8 @@ class Framed(Screen[None]):
             return
         if deed.kind == "open":
             self.open_job(deed.target)
+        elif deed.kind == "form":
+            self.open_form(deed)
         elif deed.kind == "words":
             self.app.push_screen(Words("Type this in a shell", f"{deed.words}\n\n{_HOW}"))
         elif deed.planned:
@@ -172,6 +174,12 @@ class Framed(Screen[None]):
             self._ask(deed, deed.question)
         else:
             self._begin(deed)
+
+    def open_form(self, deed: Deed) -> None:
+        """Ask what a deed needs."""
+        from tui.screens.importing import ask_import
+
+        ask_import(self)
 
     def _begin_plan(self, deed: Deed) -> None:
         self.app.notify("Working out the plan ...", timeout=3, markup=False)

@@ -28,7 +28,7 @@ class HomeScreen(Looking):
     MOST = 50
     PALETTE: ClassVar[tuple[Entry, ...]] = (Entry(words="home", help="Next step, machine, newest jobs"),)
     HELP = (
-        "Home names one next step; Enter does it, or shows the command to type where it needs more from you."
+        "Home names one next step; Enter does it, or asks what it needs from you first."
         " The way from data to answer: [x] there, [>] running, [ ] not yet."
         " Jobs are processes of their own: they go on when you leave or the line drops."
     )
