@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import app_site as a
@@ -136,7 +135,7 @@ def test_records_are_imported_with_enter_and_arrows_opened_and_removed(
         await until(pilot, lambda: "notes.csv" in shown(app), "not on the folder it came from")
         await pilot.press("enter")
         await until(pilot, lambda: "The model learns" in shown(app), "not back in the form")
-        assert os.path.basename(app.screen.query_one("#field-path").value) == "notes.csv"  # type: ignore[attr-defined]
+        assert Path(app.screen.query_one("#field-path").value).name == "notes.csv"  # type: ignore[attr-defined]
         await pilot.press("down", "down", "down", "down", "enter")
         await until(pilot, lambda: "Columns of notes.csv" in shown(app), "no columns")
         text = shown(app)
