@@ -79,16 +79,3 @@ def test_faults_are_really_made(tmp_path: Path) -> None:
         lost += sum(world.charged.values()) - sum(world.trained.values())
     assert told >= {"budget", "round"} and told & {"forged", "malformed", "stranger"}
     assert rounds >= 40 and lost >= 10
-
-
-@pytest.mark.soak
-def test_ten_thousand_federations(tmp_path: Path) -> None:
-    import shutil
-
-    rounds = 0
-    for seed in range(10_000):
-        world = World(folder=tmp_path / str(seed), seed=seed)
-        world.run()
-        rounds += check(world)
-        shutil.rmtree(tmp_path / str(seed))
-    assert rounds > 10_000
