@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,9 +139,10 @@ def begin_run(hub: Hub) -> None:
     tasks, limit = resident.taking(hub.runtime), time.monotonic() + _PATIENCE
     try:
         while time.monotonic() < limit:
-            if token := resident.acquire(tasks, "flwr-serverapp"):
-                hub.grid = resident.grid(hub.runtime, token)
-                return
+            with suppress(httpx.HTTPError):
+                if token := resident.acquire(tasks, "flwr-serverapp"):
+                    hub.grid = resident.grid(hub.runtime, token)
+                    return
             time.sleep(_LOOK)
     finally:
         tasks.close()

@@ -45,14 +45,14 @@ class Runtime:
     authority: Path | None
     secret: bytes
 
-    def client(self, *interceptors: Any) -> RuntimeHttpClient:
-        """A client of it."""
+    def client(self, *interceptors: Any, patient: bool = True) -> RuntimeHttpClient:
+        """A client of it; a `patient` one tries for ever where nobody answers."""
         return RuntimeHttpClient.from_server_address(
             server_address=self.address,
             insecure=self.authority is None,
             root_certificates=self.certificates(),
             interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec"), *interceptors],
-            retry_invoker=retrying(),
+            retry_invoker=retrying() if patient else None,
         )
 
     def certificates(self) -> bytes | None:
@@ -78,12 +78,16 @@ def retrying() -> RetryInvoker:
 def taking(runtime: Runtime) -> RuntimeHttpClient:
     """A client that may take tasks; to be kept, as each new one costs a look at all certificates."""
     return runtime.client(
-        SuperExecAuthHttpInterceptor(master_secret=runtime.secret, protected_methods=_ACQUIRE)
+        SuperExecAuthHttpInterceptor(master_secret=runtime.secret, protected_methods=_ACQUIRE), patient=False
     )
 
 
 def acquire(client: RuntimeHttpClient, kind: str) -> str | None:
-    """The token of a task of this kind ("flwr-serverapp", "flwr-clientapp"), which is then ours; or None."""
+    """The token of a task of this kind ("flwr-serverapp", "flwr-clientapp"), which is then ours; or None.
+
+    Raises:
+        httpx.HTTPError: nobody answers just now; what has ended must be started again meanwhile.
+    """
     found = client.AcquireTask(AcquireTaskRequest(supported_task_types=[kind]))
     return found.token if found.HasField("task") and found.token else None
 

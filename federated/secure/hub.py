@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from federated.hub import _Hub as Hub
 
 _QUICK = 60.0  # seconds for a step in which nobody trains
+_LINK = "flower-"  # what the link says of a site that is gone
 _STEP = {wire.KEYS: 0, wire.TRAIN: 1, wire.OPEN: 2}
 
 
@@ -66,6 +67,8 @@ def take(hub: Hub, state: Round, frame: Frame) -> None:
         return  # it was asked twice, and answered both times alike
     elif reason == messages.BEHIND:
         _ask_to_train(hub, state, one, [site], whole=True)
+    elif reason.startswith(_LINK):
+        hub.told("refusal", site=site, round=state.number, reason=reason)  # it is asked when it is back
     elif reason and one.survivors:
         hub.secure.closed.add(site)
         hub.told("refusal", site=site, round=state.number, reason=reason)
@@ -143,16 +146,17 @@ def _planned(hub: Hub, there: set[str], now: float) -> Plan | None:
 def _keys(hub: Hub, state: Round, one: Attempt, now: float) -> bool:
     have = attempts.sites(hub.course.home, state.number, "keys") - set(state.refused)
     waiting = [site for site in one.roster if site not in have and site not in state.refused]
-    if waiting and now < one.deadline:
-        body = wire.plan_message(course.member(hub.course), one.plan)
-        _ask(hub, state, one, wire.KEYS, waiting, lambda site: body)
-        return True
-    if len(have) >= max(hub.course.federation.rounds.quorum, one.threshold):
+    enough = len(have) >= max(hub.course.federation.rounds.quorum, one.threshold)
+    if enough and (not waiting or now >= one.deadline):
         state, one = course.ask(hub.course, state, one, now=now)
         return _vectors(hub, state, one, now)
     if now >= state.deadline:
         return _anew(hub, state, now, counted=True)
-    return _anew(hub, state, now) if _there(hub) - set(one.roster) else True
+    if not hub.there & set(waiting) and _there(hub) - set(one.roster):
+        return _anew(hub, state, now)
+    body = wire.plan_message(course.member(hub.course), one.plan)
+    _ask(hub, state, one, wire.KEYS, waiting, lambda site: body)
+    return True
 
 
 def _vectors(hub: Hub, state: Round, one: Attempt, now: float) -> bool:
@@ -172,7 +176,8 @@ def _open(hub: Hub, state: Round, one: Attempt, now: float) -> bool:
         hub.secure.sums = course.gathered(hub.course, state, one)
     have = attempts.sites(hub.course.home, state.number, "reveals")
     waiting = set(one.survivors) - have - hub.out
-    if len(have) >= one.threshold and (not waiting - hub.secure.closed or now >= one.deadline):
+    late = now >= one.deadline or one.tries > 1
+    if len(have) >= one.threshold and (late or not waiting - hub.secure.closed):
         try:
             record, wrong = course.close(hub.course, state, one, hub.secure.sums)
         except Refused as no:
@@ -192,7 +197,8 @@ def _open(hub: Hub, state: Round, one: Attempt, now: float) -> bool:
     if now >= one.deadline:
         if one.tries >= MOST_ASKED:
             return _skip(hub, state, one, {})
-        one = replace(one, deadline=now + _patience(hub), tries=one.tries + 1)
+        seconds = 60 * hub.course.federation.rounds.deadline_minutes
+        one = replace(one, deadline=now + seconds, tries=one.tries + 1)
         attempts.keep(hub.course.home, state.number, one)
         hub.secure.closed.clear()
         hub.sent = {sent for sent in hub.sent if sent[0] != one.number}

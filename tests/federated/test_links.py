@@ -15,7 +15,7 @@ import link_support as links
 import numpy as np
 import psutil
 import pytest
-from world import LAYOUT, key, public
+from world import LAYOUT, key, public, round_key
 
 from federated import checkpoint, description, hub, member, seat
 from federated.course import Course
@@ -24,6 +24,7 @@ from federated.flower.frames import Ends
 from federated.layout import Array
 from federated.policy import Policy
 from federated.seat import Learnt, Seat
+from federated.secagg.federation import SiteKeys
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +55,7 @@ class Site:
             train=train,
             loss=lambda adapter: 1.0,
             own_versions=lambda federation: None,
+            keys=SiteKeys(site=name, sign=key(number), x25519=round_key(number)),
         )
         seat.join(self.seat, file, signature, public(0))
 
