@@ -104,3 +104,33 @@ def test_a_pane_is_as_high_as_its_text_at_every_size(tmp_path: Path) -> None:
             )
 
     screens(a.session(tmp_path), act)
+
+
+def test_m_makes_the_part_with_the_focus_large_and_esc_small_again(tmp_path: Path) -> None:
+    site = a.session(tmp_path)
+    a.failed(site.home)
+    a.models(site.home)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "import notes" in shown(app), "nothing read")
+        app.screen.query_one("#jobs").focus()
+        await pilot.press("m")
+        await until(pilot, lambda: "Next step" not in shown(app), "not large")
+        text = lines(app)
+        assert "─ Jobs ─" in text[1] and text[22].startswith("└") and {len(line) for line in text} == {80}
+        assert "> Home" in text[0] and "import notes" in text[2] and "Leave" in text[23]
+        await pilot.press("escape")
+        await until(pilot, lambda: "Next step" in shown(app), "not small again")
+        assert "From data to answer" in shown(app)
+        await pilot.press("5")
+        await until(pilot, lambda: "lora-0002" in shown(app) and "Lineage" in shown(app), "no models")
+        await pilot.press("m")
+        await until(pilot, lambda: "Lineage" not in shown(app), "the list is not large")
+        await pilot.press("slash", "m", "m")
+        assert app.screen.query_one(Input).value == "mm"  # a letter while typing
+        await pilot.press("escape", "escape")  # small again, then the filter away
+        await until(pilot, lambda: "Lineage" in shown(app), "esc does not restore")
+        await pilot.press("question_mark")
+        await until(pilot, lambda: "Maximise" in shown(app), "no help")
+
+    screens(site, act)

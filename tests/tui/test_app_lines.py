@@ -162,7 +162,7 @@ def test_an_endpoint_shows_no_gauge() -> None:
         ("cloister serve lora-0002", "start"),
         ("cloister train inbox --base demo-base", "ask"),
         ("cloister model import demo --name demo-base", "ask"),
-        ("cloister data import FILE --name NAME --text COLUMN", "words"),
+        ("cloister data import FILE --name NAME --text COLUMN", "form"),
         ("cloister chat lora-0002", "words"),
         ("a 'broken", "words"),
     ],

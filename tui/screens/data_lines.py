@@ -41,8 +41,9 @@ def steps_text(data: Dataset, events: Sequence[Event]) -> str:
     lines = [
         f"[x] read    {kept + dropped:,} records" + (f", {files} files" if files > 1 else ""),
         f"[x] clean   {dropped:,} left out",
-        "[x] split   " + " ".join(f"{name} {count:,}" for name, count in data.counts.items()),
-        f"[x] kept as version {data.version}, sha256 {data.sha256[:8]}",
+        "[x] split   by " + (data.unit or "record"),
+        "    " + "  ".join(f"{name} {count:,}" for name, count in data.counts.items()),
+        f"[x] keep    v{data.version}, sha256 {data.sha256[:12]}",
         "",
         f"learns  {LEARNS[data.task]}",
         f"from    {source}",
@@ -59,10 +60,10 @@ def found_text(data: Dataset, width: int) -> str:
     facts = data.facts
     lines = [f"left out {count:,}: {why}" for why, count in facts.get("dropped", {}).items() if count]
     if words := facts.get("words"):
-        lines.append(f"words    {words['p50']:,} (middle)  {words['p99']:,} (99 %)  {words['p100']:,} (most)")
+        lines.append(f"words: middle {words['p50']:,}, 99 % {words['p99']:,}, most {words['p100']:,}")
     spread = facts.get("records_per_unit")
     if data.unit and spread:
-        lines.append(f"of each {data.unit}  {spread['median']:g} (middle)  {spread['max']:g} (most)")
+        lines.append(f"of each {data.unit}: middle {spread['median']:g}, most {spread['max']:g}")
     lines += [
         f"{count:,} are in {title} too: budgets add up" for title, count in facts.get("overlap", {}).items()
     ]

@@ -163,4 +163,4 @@ class FormWindow(Asking[dict[str, Any] | None]):
 
 
 _KEYS = "up down field   left right choice   enter next, choose   esc cancel"
-_KEYS_WITH_PATHS = "up down field   left right choice   enter next   ctrl+o files   esc cancel"
+_KEYS_WITH_PATHS = "up down field   left right choice   ctrl+o look for a file   esc cancel"

@@ -11,6 +11,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import Footer
 from textual.worker import Worker, WorkerState, get_current_worker
 
@@ -48,7 +49,9 @@ class Framed(Screen[None]):
     _keys: Mapping[str, bool] = MappingProxyType({})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Back", key_display="esc", id="back"),
+        Binding("m", "maximise", "Maximise", show=False, tooltip="One part as large as the screen, and back"),
     ]
+    ALLOW_IN_MAXIMIZED_VIEW = "#title, Footer"
 
     @property
     def site(self) -> Session:
@@ -125,7 +128,7 @@ class Framed(Screen[None]):
             f"{'j':<9} Jobs: what runs and what ran",
             f"{',':<9} Settings: theme, characters",
             f"{'ctrl+l':<9} Draw the screen again, where something else has written on it",
-            f"{'tab':<9} Next part; arrows and page keys move in it",
+            f"{'tab':<9} Next part; arrows and page keys move in it, m makes it large",
         ]
         return "\n".join([*lines, "", self.HELP])
 
@@ -135,6 +138,18 @@ class Framed(Screen[None]):
             self.app.pop_screen()
         else:
             self.app.switch_mode("home")
+
+    def action_maximise(self) -> None:
+        """Make the part with the focus as large as the screen, or small again; esc does that too."""
+        if self.maximized is not None:
+            self.minimize()
+        elif self.focused is not None:
+            boxes = (
+                one for one in self.focused.ancestors if isinstance(one, Widget) and one.has_class("box")
+            )
+            self.maximized = next(boxes, self.focused)
+        else:
+            self.app.notify("tab goes to a part first; m makes it large.", timeout=4, markup=False)
 
     # --- doing things
 

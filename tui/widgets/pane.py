@@ -10,8 +10,11 @@ from textual.widgets import Static
 Draw = Callable[[int, int], str | Content]
 
 
-class Pane(Static):
-    """Shows what `draw(width, height)` returns. Text is never read as markup."""
+class Pane(Static, can_focus=True):
+    """Shows what `draw(width, height)` returns. Text is never read as markup.
+
+    It takes the focus so that it can be made as large as the screen.
+    """
 
     def __init__(self, title: str, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__("", id=id, classes=classes, markup=False)
