@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from rich.text import Text
 from textual import events
-from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
-from textual.screen import Screen
 
-from appliance.core.crash import trace
 from appliance.core.errors import ApplianceError
 from appliance.core.home import open_home
 from appliance.security.people.guard import looking
 from appliance.security.people.signing import Signer
+from tui import session_people
 from tui.cli.asking import open_screens_as
 from tui.cli.face import signer_of
 from tui.commands import Commands
+from tui.discreet import Discreet
+from tui.first import Begun, FirstRun, needed
 from tui.idle import LOOK, Idle
 from tui.screens.audit import AuditScreen
 from tui.screens.data import DataScreen
@@ -44,15 +43,16 @@ from tui.screens.train import TrainScreen
 from tui.session import Session
 from tui.settings import SETTINGS, place, read_settings, write_settings
 from tui.starting import at_start
-from tui.widgets.frame import SCREENS
+from tui.widgets.frame import SCREENS, folder_name
 from tui.widgets.themes import CONTRAST, THEMES
 
 
-class Cloister(App[None]):
+class Cloister(Discreet[None]):
     """Nine screens over one session."""
 
     CSS_PATH = "app.tcss"
     TITLE = "Cloister"
+    LAST_WORDS = "error: The screens stopped on an unexpected error; jobs go on.\ntry: cloister job list"
     MODES: ClassVar[dict[str, type[Framed]]] = {  # type: ignore[assignment]
         "home": HomeScreen,
         "data": DataScreen,
@@ -78,12 +78,16 @@ class Cloister(App[None]):
         Binding("q", "leave", "Leave"),
     ]
 
-    def __init__(self, session: Session, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, session: Session, settings: Mapping[str, str] | None = None, begun: Begun | None = None
+    ) -> None:
         super().__init__()
+        self.begun = begun
         self.session = session
         self.settings = dict(settings or {field.key: field.default for field in SETTINGS})
         self.view: SiteView | None = None
         self._told = ""
+        self.site_name = title_of(session)
         self.idle = Idle(session)
         if "TEXTUAL_ANIMATIONS" not in os.environ:
             self.animation_level = "none"
@@ -93,6 +97,8 @@ class Cloister(App[None]):
         self.register_theme(CONTRAST)
         self.apply_settings()
         self.set_interval(LOOK, self.look_idle)
+        if self.begun is not None:
+            self.call_after_refresh(self.push_screen, Words("Your site", self.begun.told))
 
     def action_redraw(self) -> None:
         """Draw the whole screen: others can write on a terminal, such as a console's kernel."""
@@ -127,13 +133,6 @@ class Cloister(App[None]):
         """Close the screens, and with them all that they know: nobody is there, or the site was locked."""
         if why := self.idle.over():
             self.exit(message=why)
-
-    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """None of Textual's own: its Screenshot would write the screen to disk unseen."""
-        return ()
-
-    def deliver_screenshot(self, *args: object, **kwargs: object) -> None:
-        """Nothing on screen leaves by a picture."""
 
     def action_command_palette(self) -> None:
         """The palette, with words of ours."""
@@ -187,21 +186,18 @@ class Cloister(App[None]):
     def _forget(self) -> None:
         self._told = ""
 
-    def _fatal_error(self) -> None:
-        """Textual would print the values of variables as well, and the words of others' exceptions."""
-        self.bell()
-        problem = self._exception or sys.exc_info()[1]
-        self.panic(
-            Text(trace(problem) if problem else ""),
-            "error: The screens stopped on an unexpected error; jobs go on.\ntry: cloister job list",
-        )
-
 
 def plain(setting: str = "auto") -> bool:
     """Whether this is a terminal for ASCII only: as it was set, else asked for, or the Linux console."""
     if setting != "auto":
         return setting == "always"
     return os.environ.get("CLOISTER_PLAIN", "") not in ("", "0") or os.environ.get("TERM") == "linux"
+
+
+def title_of(session: Session) -> str:
+    """The site's name, or its folder where it has none or nobody is signed in."""
+    name = "" if session.why_not("site.read") else session_people.site_name(session)
+    return name or folder_name(session.home.path)
 
 
 def _signer(home: Path | None) -> Signer | None:
@@ -212,8 +208,15 @@ def _signer(home: Path | None) -> Signer | None:
 def run(home: Path | None = None, *, look: bool = False) -> None:
     """Open the screens until the person leaves; `look`: nothing can be changed in them."""
     try:
-        settings = read_settings(place())
-        session = Session(home, signer=_signer(home))
+        settings, begun = read_settings(place()), None
+        if not look and needed(home):
+            begun = FirstRun(home, theme=settings["theme"], plain=plain(settings["plain"])).run()
+            if begun is None:
+                sys.stderr.write(
+                    "Nothing was made. Come back with `cloister`, or see `cloister init --help`.\n"
+                )
+                raise SystemExit(0)
+        session = Session(home, signer=begun.signer if begun else _signer(home))
         if look:
             session.actor = looking(session.actor)
         at_start(session.home, who=session.who)
@@ -225,6 +228,6 @@ def run(home: Path | None = None, *, look: bool = False) -> None:
         "LINES",
     ):  # as the terminal was once; Textual would believe them at every new size
         os.environ.pop(told, None)
-    app = Cloister(session, settings)
+    app = Cloister(session, settings, begun)
     app.run()
     raise SystemExit(app.return_code)

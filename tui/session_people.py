@@ -94,6 +94,13 @@ def sign_in(home: Home, name: str, passphrase: str) -> SeedSigner:
 
 
 @acts("site.read")
+def site_name(session: Session) -> str:
+    """The name that the site was given; "" while it has none."""
+    tied = mode.anchor(session.home)
+    return tied.site if tied else ""
+
+
+@acts("site.read")
 def people(session: Session) -> dict[str, Any]:
     """Site, mode, statement, each person with role, key and wrong passphrases; emergencies, red first."""
     roster = persons.load(session.home)

@@ -88,17 +88,20 @@ class Home:
         return self.path / "routes"
 
 
-def open_home(path: Path | None = None) -> Home:
-    """Return the site's home, made if missing.
+def place_of(path: Path | None = None) -> Path:
+    """The folder of a home: `path`, else `CLOISTER_HOME`, else `~/.cloister`. Makes nothing."""
+    chosen = path or Path(os.environ.get("CLOISTER_HOME") or Path.home() / ".cloister")
+    return chosen.expanduser().absolute()
 
-    The folder is `path`, else `CLOISTER_HOME`, else `~/.cloister`. It is private if this user owns it.
+
+def open_home(path: Path | None = None) -> Home:
+    """Return the site's home, made if missing: see `place_of`. It is private if this user owns it.
 
     Raises:
         ConfigWrong: the folder cannot be made or written. VaultGone: it is sealed, and its vault.json is
             missing or another home's.
     """
-    chosen = path or Path(os.environ.get("CLOISTER_HOME") or Path.home() / ".cloister")
-    home = Home(path=chosen.expanduser().absolute())
+    home = Home(path=place_of(path))
     try:
         home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make_private(home.path)

@@ -151,6 +151,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "session_people.fingerprint": (),
     "session_people.follow_people": (),
     "session_people.people": ("site.read",),
+    "session_people.site_name": ("site.read",),
     "session_people.alarms": ("site.read",),
     "session_people.requests": ("site.read",),
     "session_people.request": ("site.read",),

@@ -23,7 +23,7 @@ from tui.screens.modals import Confirm, Words
 from tui.screens.site import JobRow, SiteView, look
 from tui.screens.training import ConfirmTraining
 from tui.session import Session
-from tui.widgets.frame import SCREENS, ScreenLine, TitleLine, site_name
+from tui.widgets.frame import SCREENS, ScreenLine, TitleLine
 
 if TYPE_CHECKING:
     from tui.app import Cloister
@@ -64,7 +64,7 @@ class Framed(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Frame and body."""
-        yield TitleLine(site_name(self.site.home.path), person(self.site.actor))
+        yield TitleLine(cast("Cloister", self.app).site_name, person(self.site.actor))
         yield ScreenLine(self.HERE)
         yield from self.body()
         yield Footer(show_command_palette=False, compact=True)
@@ -194,7 +194,8 @@ class Framed(Screen[None]):
         """Ask what a deed needs."""
         from tui.screens.importing import ask_import
 
-        ask_import(self)
+        begun = cast("Cloister", self.app).begun
+        ask_import(self, begun.given if begun else None)
 
     def _begin_plan(self, deed: Deed) -> None:
         self.app.notify("Working out the plan ...", timeout=3, markup=False)

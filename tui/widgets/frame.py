@@ -21,7 +21,7 @@ SCREENS = (
 
 
 def title_text(site: str, crumbs: list[str], who: str, width: int) -> str:
-    """`Cloister  SITE > A > B ... WHO`; when it is too long the site's folder gives way, from its left."""
+    """`Cloister  SITE > A > B ... WHO`; when it is too long the site gives way, from its left."""
     way = "".join(f" > {crumb}" for crumb in crumbs)
     room = width - len(who) - 1
     spare = room - len("Cloister  ") - len(way)
@@ -49,7 +49,7 @@ def screens_text(here: str, width: int) -> Content:
     return Content.assemble(*parts)
 
 
-def site_name(home: Path) -> str:
+def folder_name(home: Path) -> str:
     """The home folder, with ~ where it lies in the person's own."""
     try:
         return f"~/{home.relative_to(Path.home())}"
