@@ -1,9 +1,10 @@
-"""A small client of the endpoint, for `cloister chat` and the demo. It uses no proxy."""
+"""A small client of the endpoint, for `cloister chat`, the demo and the screens. It uses no proxy."""
 
 from __future__ import annotations
 
 import json
 import ssl
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +20,31 @@ Messages = Sequence[dict[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """An answer. `label` and `confidence` are there when a label model answered with a label."""
+    """An answer. `label` and `confidence` are there when a label model answered with a label.
+
+    `id` names it in feedback. Of a streamed one `first` and `seconds` are how long the first text and the
+    whole took, `cited` what its documents say where; `cached` that no model wrote it just now.
+    """
 
     text: str = field(repr=False)
     finish: str
     label: str | None = field(default=None, repr=False)
     confidence: float | None = None
-    usage: dict[str, int] = field(default_factory=dict)
+    usage: dict[str, Any] = field(default_factory=dict)
+    id: str = ""
+    model: str = ""
+    first: float | None = None
+    seconds: float | None = None
+    cached: bool = False
+    cited: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+
+    @property
+    def rate(self) -> float | None:
+        """Tokens a second from the first text on; None where that says nothing."""
+        count = self.usage.get("completion_tokens", 0)
+        if self.cached or self.first is None or self.seconds is None or count < 2:
+            return None
+        return float(count - 1) / max(self.seconds - self.first, 1e-6)
 
 
 def ask(
@@ -59,7 +78,66 @@ def stream(
     url: str, key: str, model: str, messages: Messages, *, ca: Path | None = None, **settings: Any
 ) -> Iterator[str]:
     """The text of the answer as it comes; see `ask`."""
-    body = {"model": model, "messages": list(messages), "stream": True, **settings}
+    for part in talk(url, key, model, messages, ca=ca, **settings):
+        if isinstance(part, str):
+            yield part
+
+
+def talk(
+    url: str, key: str, model: str, messages: Messages, *, ca: Path | None = None, **settings: Any
+) -> Iterator[str | Reply]:
+    """The text of the answer as it comes, then the whole of it as a `Reply`; raises as `ask` does."""
+    body = {
+        **{"model": model, "messages": list(messages), "stream": True},
+        **{"stream_options": {"include_usage": True}, **settings},
+    }
+    began = time.monotonic()
+    pieces: list[str] = []
+    told: dict[str, Any] = {}
+    first: float | None = None
+    for chunk in _chunks(url, key, body, ca):
+        for choice in chunk["choices"]:
+            if text := choice["delta"].get("content"):
+                first = time.monotonic() - began if first is None else first
+                pieces.append(text)
+                yield text
+            told |= {"finish": choice["finish_reason"]} if choice.get("finish_reason") else {}
+        told |= {"usage": chunk["usage"]} if chunk.get("usage") else {}
+        told |= {"model": chunk.get("model", ""), "extra": told.get("extra") or chunk.get("cloister") or {}}
+    extra = told.get("extra") or {}
+    yield Reply(
+        text="".join(pieces),
+        finish=told.get("finish", "stop"),
+        label=extra.get("label"),
+        confidence=extra.get("confidence"),
+        usage=told.get("usage") or {},
+        id=str(extra.get("answer_id", "")),
+        model=str((extra.get("route") or {}).get("model") or told.get("model", "")),
+        first=first,
+        seconds=time.monotonic() - began,
+        cached=bool(extra.get("cached")),
+        cited=tuple(extra.get("citations") or ()),
+    )
+
+
+def say(url: str, key: str, said: dict[str, Any], *, ca: Path | None = None) -> str:
+    """Give feedback on an answer of this key (see serve/feedback.py); the id of the feedback.
+
+    Raises:
+        ConfigWrong: the endpoint refuses it. EngineFailed: it does not answer.
+    """
+    with _client(url, key, ca, timeout=30.0) as client:
+        try:
+            answer = client.post("/v1/feedback", json=said)
+        except httpx.TransportError as problem:
+            raise _silent(url) from problem
+    if answer.status_code != 200:
+        raise _refusal(answer.status_code, answer.content)
+    return str(answer.json().get("id", ""))
+
+
+def _chunks(url: str, key: str, body: dict[str, Any], ca: Path | None) -> Iterator[dict[str, Any]]:
+    """The events of a streamed answer."""
     with _client(url, key, ca) as client:
         try:
             with client.stream("POST", "/v1/chat/completions", json=body) as answer:
@@ -72,9 +150,7 @@ def stream(
                     found = json.loads(content)
                     if "error" in found:
                         raise _refusal(503, content.encode())
-                    for choice in found["choices"]:
-                        if text := choice["delta"].get("content"):
-                            yield text
+                    yield found
         except httpx.TransportError as problem:
             raise _silent(url) from problem
 

@@ -44,8 +44,9 @@ def test_a_report_opens_as_drawn_and_its_page_is_written_out(site: Session, tmp_
         await pilot.press("4")
         await until(pilot, lambda: "lora-0002-q4_k_m" in shown(app), "no list")
         await until(pilot, lambda: app.screen.chosen is not None, "no row")  # type: ignore[attr-defined]
-        while not str(app.screen.chosen).startswith("lora-0002 "):  # type: ignore[attr-defined]
-            await pilot.press("down")
+        for _ in range(3):
+            if not str(app.screen.chosen).startswith("lora-0002 "):  # type: ignore[attr-defined]
+                await pilot.press("down")
         await pilot.press("enter")
         await until(pilot, lambda: "Gate  PASS" in shown(app), "no report")
         text = shown(app)

@@ -159,11 +159,11 @@ def test_an_endpoint_shows_no_gauge() -> None:
         ("cloister job tail 0007", "open"),
         ("cloister evaluate lora-0002", "start"),
         ("cloister quantize lora-0002", "ask"),
-        ("cloister serve lora-0002", "start"),
+        ("cloister serve lora-0002", "form"),
         ("cloister train inbox --base demo-base", "ask"),
         ("cloister model import demo --name demo-base", "ask"),
         ("cloister data import FILE --name NAME --text COLUMN", "form"),
-        ("cloister chat lora-0002", "words"),
+        ("cloister chat lora-0002", "form"),
         ("a 'broken", "words"),
     ],
 )

@@ -77,7 +77,7 @@ def words_lines(said: Feedback, words: Words) -> list[str]:
     if words.correction is not None:
         blocks.append(("should have been", words.correction))
     for title, text in blocks:
-        lines += ["", f"[{title}]", *_plain(text).splitlines()]
+        lines += ["", f"[{title}]", *plain(text).splitlines()]
     return lines
 
 
@@ -142,7 +142,7 @@ def _judge(face: Face, ids: list[str], *, accept: bool) -> None:
     face.result({"ids": ids, "state": word})
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text of strangers for a terminal: what would move the cursor or turn the writing is spelt out."""
     return "".join(
         letter if letter.isprintable() or letter in "\n\t" else letter.encode("unicode_escape").decode()

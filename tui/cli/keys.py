@@ -83,7 +83,7 @@ def key_new(
     if not face.as_json:  # the object on stdout has it, and a log of stderr must not
         face.say(secret)
     face.say(f"This is key {key_id}. Keep it now: only its hash is stored.")
-    for line in _may(grant):
+    for line in may_lines(grant):
         face.say(line)
     face.say('Use it: curl URL/v1/models -H "Authorization: Bearer KEY" (serve tells the URL)')
     face.result({"id": key_id, "key": secret, **_facts(grant)})
@@ -99,7 +99,7 @@ def key_list(face: Face) -> None:
     found = [key for key in every if not (key.revoked and key.name == OWN_NAME)]
     face.table(
         ("id", "for", "models", "limits", "today", "expires", "state"),
-        _rows(found, used, now),
+        key_rows(found, used, now),
         "No API keys yet. Make one: cloister key new --for NAME",
     )
     for key in found:
@@ -125,7 +125,7 @@ def key_show(
     key = _key(face, key_id)
     days = face.session.key_usage(_SHOWN_DAYS).get(key.id, [])
     face.say(f"Key {key.id} for {key.name}, made {key.created[:16]}: {key.state(now)}")
-    for line in _may(key.grant):
+    for line in may_lines(key.grant):
         face.say(line)
     face.say()
     face.table(
@@ -177,8 +177,8 @@ def _names(given: list[str] | None, option: str) -> list[str]:
     return names
 
 
-def _may(grant: Grant) -> list[str]:
-    """What a key may do, in words; lines of a person's."""
+def may_lines(grant: Grant) -> list[str]:
+    """What a key may do, in words, a fact a line."""
     rate, tokens, at_once = grant.requests_per_minute, grant.tokens_per_day, grant.open_requests
     return [
         f"  models       {', '.join(grant.models) or 'all'}",
@@ -190,8 +190,8 @@ def _may(grant: Grant) -> list[str]:
     ]
 
 
-def _rows(keys: list[Key], used: dict[str, int], now: datetime) -> list[list[str]]:
-    """Rows of at most 79 columns: names give way to figures."""
+def key_rows(keys: list[Key], used: dict[str, int], now: datetime, width: int = _WIDE) -> list[list[str]]:
+    """Rows of at most `width` columns, two spaces between: names give way to figures."""
     rows = []
     for key in keys:
         grant = key.grant
@@ -208,7 +208,7 @@ def _rows(keys: list[Key], used: dict[str, int], now: datetime) -> list[list[str
         return rows
     titles = {0: "id", 3: "limits", 4: "today", 5: "expires", 6: "state"}
     figures = sum(max(len(title), *(len(row[place]) for row in rows)) for place, title in titles.items())
-    room = _WIDE - figures - 2 * 6  # two spaces between columns
+    room = width - figures - 2 * 6  # two spaces between columns
     name = min(max(len(row[1]) for row in rows), max(room // 2, room - max(len(row[2]) for row in rows)))
     for row in rows:
         row[1], row[2] = _cut(row[1], name), _cut(row[2], room - name)

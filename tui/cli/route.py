@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tui.cli.face import Face, command
+from tui.cli.route_lines import head_lines, hybrid_lines, split_lines
 
 app = typer.Typer(
     help="Names that clients ask for like a model: an A/B split, or small model first.", no_args_is_help=True
 )
-_FEWEST = 10  # answers an arm; of fewer a difference says nothing, and looks as if it did
 Name = Annotated[str, typer.Argument(help="The route's name: what clients give as model.")]
 
 
@@ -31,7 +30,8 @@ def split(
     from tui import session_routes
 
     made = session_routes.make_split(face.session, name, a=a, b=b, share=share, difference=difference)
-    _head(face, made, {f"A ({1 - share:.0%} of people)": a, f"B ({share:.0%} of people)": b})
+    for line in head_lines(made, {f"A ({1 - share:.0%} of people)": a, f"B ({share:.0%} of people)": b}):
+        face.say(line)
     face.say(f"See how it goes: cloister route show {name}")
     face.say(f"Send all to A:   cloister route rollback {name}")
     face.result(made)
@@ -57,7 +57,8 @@ def hybrid(
     made = session_routes.make_hybrid(
         face.session, name, small=small, large=large, threshold=threshold, by=by
     )
-    _say_hybrid(face, made)
+    for line in hybrid_lines(made):
+        face.say(line)
     face.result(made)
 
 
@@ -90,7 +91,8 @@ def show(face: Face, name: Name) -> None:
     from tui import session_routes
 
     found = session_routes.route(face.session, name)
-    (_say_split if found["kind"] == "split" else _say_hybrid)(face, found)
+    for line in (split_lines if found["kind"] == "split" else hybrid_lines)(found):
+        face.say(line)
     face.result(found)
 
 
@@ -130,81 +132,3 @@ def remove(face: Face, name: Name) -> None:
     session_routes.remove_route(face.session, name)
     face.say(f"Route {name} is removed.")
     face.result({"name": name, "removed": True})
-
-
-def _head(face: Face, found: Mapping[str, Any], models: Mapping[str, str]) -> None:
-    face.say(f"Route {found['name']} ({found['kind']}), {found['state']}")
-    if found.get("broken"):
-        face.say(found["broken"])
-    width = max(map(len, models))
-    for arm, model in models.items():
-        face.say(f"  {arm:{width}}  {model}")
-    face.say()
-
-
-def _say_split(face: Face, found: Mapping[str, Any]) -> None:
-    _head(face, found, {"A": found["a"], f"B ({found['share']:.0%} of people)": found["b"]})
-    face.table(
-        ("arm", "requests", "errors", "up", "down", "thumbs up", "rating"),
-        [
-            (
-                arm.upper(),
-                *(found["counts"][arm][what] for what in ("requests", "errors", "up", "down")),
-                _percent(found["rates"][arm]["thumbs"]),
-                _figure(found["rates"][arm]["rating"]),
-            )
-            for arm in ("a", "b")
-        ],
-        "",
-    )
-    for what, words in (("thumbs", "Thumbs up"), ("errors", "Errors")):
-        of = [_asked(found["counts"][arm], what) for arm in ("a", "b")]
-        one = found[what]
-        face.say(f"{words}: {one['verdict']}.")
-        if one["difference"] is not None and min(of) >= _FEWEST:
-            face.say(
-                f"  B - A {one['difference'] * 100:+.1f} points,"
-                f" 95 % interval {one['low'] * 100:+.1f} to {one['high'] * 100:+.1f}, p {one['p']:.3f}"
-            )
-    face.say(f"Decide once each arm has {found['thumbs']['needed']} thumbs; earlier looks mislead.")
-    face.say("Answers count as independent: many from few people make this look too sure.")
-
-
-def _asked(counts: Mapping[str, int], what: str) -> int:
-    """How many answers an arm's share is of."""
-    return counts["up"] + counts["down"] if what == "thumbs" else counts["requests"]
-
-
-def _say_hybrid(face: Face, found: Mapping[str, Any]) -> None:
-    _head(face, found, {"small": found["a"], "large": found["b"]})
-    counts, words = found["counts"], "sure" if found["by"] == "confidence" else "odds"
-    sent = counts["b"]["requests"]
-    face.say(f"Goes by {found['by']}, threshold {found['threshold']:g}. Sent on so far: {sent}.")
-    if learnt := found.get("learnt"):
-        face.say(f"Measured on {learnt['records']} records of {learnt['dataset']} ({learnt['split']} split).")
-        face.say(f"The large model's answer is better on {learnt['large_better']} of them.")
-    label = not learnt or learnt["task"] == "label"
-    face.table(
-        (f"threshold ({words})", "sent on", "right" if label else "likelihood", "seconds", "in use"),
-        [
-            (
-                f"{row['threshold']:.3f}",
-                f"{row['share']:.1%}",
-                f"{row['quality']:.4f}",
-                f"{row['seconds']:.4f}",
-                "<" if row["threshold"] == found["threshold"] else "",
-            )
-            for row in found["table"]
-        ],
-        "No evaluation has both models, so there is no table.",
-    )
-    if found.get("router"):
-        face.say("What the router learnt from records is not protected by differential privacy.")
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

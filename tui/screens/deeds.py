@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from appliance.core.errors import ConfigWrong
@@ -29,20 +28,15 @@ class Deed:
     verb: str
     words: str
     target: str = ""
+    base: str = ""
     question: str = ""
     label: str = ""
-    spec: Mapping[str, Any] = field(default_factory=dict)
+    epsilon: float | None = None
 
     @property
     def planned(self) -> bool:
         """Whether its plan is shown before it is asked about."""
-        return self.verb in ("train", "search", "quantize")
-
-    @property
-    def epsilon(self) -> float | None:
-        """Of a training: the most that the dataset may have spent at its end, where one was named."""
-        settings = self.spec.get("settings", {})
-        return None if settings.get("epsilon") is None else float(settings["epsilon"])
+        return self.verb in ("train", "quantize")
 
     @property
     def key(self) -> str:
@@ -62,8 +56,12 @@ def deed_of(step: NextStep) -> Deed:
             return Deed(kind="open", verb="watch", words=step.command, target=job)
         case ["cloister", "data", "import", *_]:
             return Deed(kind="form", verb="import", words=step.command)
-        case ["cloister", "evaluate" | "serve" as verb, model]:
-            return Deed(kind="start", verb=verb, words=step.command, target=model)
+        case ["cloister", "evaluate", model]:
+            return Deed(kind="start", verb="evaluate", words=step.command, target=model)
+        case ["cloister", "serve", model] | ["cloister", "serve", model, "--ungated"]:
+            return Deed(kind="form", verb="serve", words=step.command, target=model)
+        case ["cloister", "chat", model]:
+            return Deed(kind="form", verb="chat", words=step.command, target=model)
         case ["cloister", "quantize", model]:
             return Deed(
                 kind="ask",
@@ -74,7 +72,16 @@ def deed_of(step: NextStep) -> Deed:
                 question=f"Quantise {model}? Every file is proven to be the model before it is entered.",
             )
         case ["cloister", "train", dataset, "--base", base]:
-            return training({"dataset": dataset, "base": base, "settings": {}})
+            return Deed(
+                kind="ask",
+                verb="train",
+                words=step.command,
+                target=dataset,
+                base=base,
+                label="Train",
+                question=f"Train {base} on {dataset}? What it spends of the privacy budget cannot be had"
+                " back.",
+            )
         case ["cloister", "model", "import", "demo", *_]:
             return Deed(
                 kind="ask",
@@ -89,20 +96,6 @@ def deed_of(step: NextStep) -> Deed:
     return Deed(kind="words", verb="how", words=step.command)
 
 
-def training(spec: Mapping[str, Any], *, search: bool = False) -> Deed:
-    """The training, or the search, of this spec; its plan is shown first."""
-    verb, what = ("search", "Search with") if search else ("train", "Train")
-    return Deed(
-        kind="ask",
-        verb=verb,
-        words=f"cloister {verb} {spec['dataset']} --base {spec['base']}",
-        spec=spec,
-        label="Search" if search else "Train",
-        question=f"{what} {spec['base']} on {spec['dataset']}? What it spends of the privacy budget cannot be"
-        " had back.",
-    )
-
-
 def plan_text(session: Session, deed: Deed, width: int) -> str:
     """What a training or quantising would do and cost, in lines; nothing is started.
 
@@ -111,10 +104,8 @@ def plan_text(session: Session, deed: Deed, width: int) -> str:
     """
     if deed.verb == "quantize":
         lines = files_lines(session.plan_quantising(_quantising(deed)), width)
-    elif deed.verb == "search":
-        lines = preview_lines(session.plan_search(dict(deed.spec)), width)
     else:
-        lines = preview_lines(session.plan_training(dict(deed.spec)), width)
+        lines = preview_lines(session.plan_training(_training(deed)), width)
     return "\n".join([*lines, *wrapped(f"other ones: {deed.words} --help", "  settings   ", width=width)])
 
 
@@ -124,16 +115,20 @@ def with_epsilon(deed: Deed, text: str) -> Deed:
     Raises:
         ConfigWrong: not a number above 0.
     """
-    settings = {key: value for key, value in deed.spec["settings"].items() if key != "epsilon"}
     if not text.strip():
-        return replace(deed, spec={**deed.spec, "settings": settings})
+        return replace(deed, epsilon=None)
     try:
         epsilon = float(text)
     except ValueError:
         epsilon = 0.0
     if not 0 < epsilon < math.inf:
         raise ConfigWrong("Epsilon must be a number above 0.", "Type one such as 8, or leave it empty.")
-    return replace(deed, spec={**deed.spec, "settings": settings | {"epsilon": epsilon}})
+    return replace(deed, epsilon=epsilon)
+
+
+def _training(deed: Deed) -> dict[str, Any]:
+    settings = {} if deed.epsilon is None else {"epsilon": deed.epsilon}
+    return {"dataset": deed.target, "base": deed.base, "settings": settings}
 
 
 def _quantising(deed: Deed) -> dict[str, Any]:
@@ -153,18 +148,11 @@ def do(session: Session, deed: Deed) -> str | None:
             )
         case "quantize":
             return session.start_quantising(_quantising(deed))
-        case "serve":
-            return session.start_serving({"model": deed.target, **_SERVING})
         case "train":
-            return session.start_training(dict(deed.spec))
-        case "search":
-            return session.start_search(dict(deed.spec))
+            return session.start_training(_training(deed))
         case "import":
             session.demo_base()
     return None
-
-
-_SERVING: dict[str, Any] = {"host": "127.0.0.1", "port": 8080, "engine": "auto", "ungated": False}
 
 
 def why_not(action: str, job: JobRow | None) -> str | None:

@@ -15,7 +15,6 @@ from textual.widget import Widget
 from textual.widgets import Footer
 from textual.worker import Worker, WorkerState, get_current_worker
 
-from appliance.core.errors import ApplianceError
 from appliance.security.people.guard import Actor
 from tui.messages import Allowed, Did, Looked
 from tui.screens.deeds import Deed, do, plan_text, stop_question
@@ -185,7 +184,7 @@ class Framed(Screen[None]):
         elif deed.kind == "words":
             self.app.push_screen(Words("Type this in a shell", f"{deed.words}\n\n{_HOW}"))
         elif deed.planned:
-            self.plan(deed)
+            self._begin_plan(deed)
         elif deed.kind == "ask":
             self._ask(deed, deed.question)
         else:
@@ -194,29 +193,19 @@ class Framed(Screen[None]):
     def open_form(self, deed: Deed) -> None:
         """Ask what a deed needs."""
         from tui.screens.importing import ask_import
+        from tui.screens.serve_form import ask_serving
 
-        begun = cast("Cloister", self.app).begun
-        ask_import(self, begun.given if begun else None)
+        app = cast("Cloister", self.app)
+        if deed.verb == "chat":
+            app.show_screen("serve", "ask")
+        elif deed.verb == "serve" and app.view is not None:
+            ask_serving(self, app.view, deed.target, ungated="--ungated" in deed.words)
+        else:
+            ask_import(self, app.begun.given if app.begun else None)
 
-    def plan(self, deed: Deed, otherwise: Callable[[ApplianceError], object] | None = None) -> None:
-        """Show what a deed would do and cost, and ask; `otherwise` is given why there is no plan."""
-
-        def work() -> str | ApplianceError:
-            try:
-                return plan_text(self.site, deed, _PLAN_WIDTH)
-            except ApplianceError as problem:
-                if otherwise is None:
-                    raise
-                return problem
-
-        def then(told: str | ApplianceError) -> None:
-            if isinstance(told, str):
-                self.show_plan(deed, told)
-            elif otherwise is not None:
-                otherwise(told)
-
+    def _begin_plan(self, deed: Deed) -> None:
         self.app.notify("Working out the plan ...", timeout=3, markup=False)
-        self.attempt(work, then)
+        self.attempt(lambda: plan_text(self.site, deed, _PLAN_WIDTH), lambda text: self.show_plan(deed, text))
 
     def _ask(self, deed: Deed, question: str) -> None:
         def answered(yes: bool | None) -> None:
@@ -228,7 +217,7 @@ class Framed(Screen[None]):
     def show_plan(self, deed: Deed, text: str) -> None:
         """Show what it would cost, and ask. Another epsilon has a plan of its own, which is shown first."""
         question = f"{deed.question}\n\n{text}"
-        if deed.verb != "train" or deed.spec["settings"].get("private") is False:
+        if deed.verb != "train":
             self._ask(deed, question)
             return
 
@@ -236,7 +225,7 @@ class Framed(Screen[None]):
             if chosen == deed:
                 self._begin(deed)
             elif chosen is not None:
-                self.plan(chosen)
+                self._begin_plan(chosen)
 
         self.app.push_screen(ConfirmTraining(question, deed), answered)
 

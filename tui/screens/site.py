@@ -110,8 +110,8 @@ def accuracies(reports: list[dict[str, Any]]) -> dict[str, float]:
 
 def read_accuracies(path: Path) -> dict[str, float]:
     """Model and accuracy of one report's JSON file."""
-    path = path.with_suffix(".json")
     try:
+        path = path.with_suffix(".json")
         if size_of(path) > _LARGEST_REPORT:
             return {}
         rows = json.loads(read_bytes(path))["models"]
