@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import app_site as a
@@ -11,6 +12,7 @@ from textual.pilot import Pilot
 
 from appliance.core.errors import DataRejected
 from appliance.data.peek import peek
+from appliance.models.importing import DEMO_BASE
 from appliance.ops import jobs
 from tui.app import Cloister
 from tui.fields import Field, answers
@@ -19,6 +21,7 @@ from tui.screens.import_fields import DEMO, EACH, UNSAID, column_fields, demo_sp
 from tui.screens.modals import ConfirmName
 from tui.screens.picker import MOST, PickPath, rows_of, start_of
 from tui.session import Session
+from tui.steps import NextStep
 
 
 @pytest.fixture(autouse=True)
@@ -189,3 +192,39 @@ def test_what_cannot_be_read_brings_the_form_back_with_what_was_typed(tmp_path: 
         await until(pilot, lambda: "name has 1 to 64 letters" in shown(app), "a bad name passes")
 
     screens(Session(tmp_path / "home", who="mira"), act)
+
+
+def test_a_base_of_our_own_is_brought_in_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "tui.screens.site.next_step",
+        lambda *found, **facts: NextStep(
+            text="Import a GGUF file.", why="", command="cloister model import FILE.gguf --name NAME"
+        ),
+    )
+    shutil.copytree(DEMO_BASE, tmp_path / "clinic")
+    site = a.session(tmp_path / "home")
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "Import a GGUF file." in shown(app), "no next step")
+        await pilot.press("enter")
+        await until(pilot, lambda: "< our own >" in shown(app), "no form")
+        await pilot.press("down", *str(tmp_path / "nowhere"), "up", "up", "enter")
+        await until(pilot, lambda: "There is nothing at" in shown(app), "not refused")
+        app.screen.query_one("#field-path").value = str(tmp_path / "clinic")  # type: ignore[attr-defined]
+        await pilot.press("enter")
+        await until(pilot, lambda: "clinic is in." in shown(app), "not taken", 60)
+
+    screens(site, act)
+    assert [(model.name, model.kind) for model in site.models()] == [("clinic", "base")]
+
+
+def test_a_gate_that_failed_is_read_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = NextStep(text="It did not pass.", why="", command="cloister model card lora-0002")
+    monkeypatch.setattr("tui.screens.site.next_step", lambda *found, **facts: step)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "It did not pass." in shown(app), "no next step")
+        await pilot.press("enter")
+        await until(pilot, lambda: "No report on lora-0002" in shown(app), "nothing happens")
+
+    screens(a.session(tmp_path), act)

@@ -55,7 +55,12 @@ def deed_of(step: NextStep) -> Deed:
         case ["cloister", "job", "tail", job]:
             return Deed(kind="open", verb="watch", words=step.command, target=job)
         case ["cloister", "data", "import", *_]:
-            return Deed(kind="form", verb="import", words=step.command)
+            return Deed(kind="form", verb="import", words=step.command, target="data")
+        case ["cloister", "model", "import", source, *_]:
+            target = "file" if source.endswith(".gguf") else "base"
+            return Deed(kind="form", verb="import", words=step.command, target=target)
+        case ["cloister", "model", "card", model]:
+            return Deed(kind="form", verb="report", words=step.command, target=model)
         case ["cloister", "evaluate", model]:
             return Deed(kind="start", verb="evaluate", words=step.command, target=model)
         case ["cloister", "serve", model] | ["cloister", "serve", model, "--ungated"]:
@@ -81,17 +86,6 @@ def deed_of(step: NextStep) -> Deed:
                 label="Train",
                 question=f"Train {base} on {dataset}? What it spends of the privacy budget cannot be had"
                 " back.",
-            )
-        case ["cloister", "model", "import", "demo", *_]:
-            return Deed(
-                kind="ask",
-                verb="import",
-                words=step.command,
-                target="demo",
-                label="Take it",
-                question="Take the small demo base that ships with Cloister, as demo-base?"
-                "\n\nIt is for trying things out. To bring your own instead:"
-                "\ncloister model import FOLDER --name NAME",
             )
     return Deed(kind="words", verb="how", words=step.command)
 
@@ -150,8 +144,6 @@ def do(session: Session, deed: Deed) -> str | None:
             return session.start_quantising(_quantising(deed))
         case "train":
             return session.start_training(_training(deed))
-        case "import":
-            session.demo_base()
     return None
 
 

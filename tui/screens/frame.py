@@ -192,16 +192,9 @@ class Framed(Screen[None]):
 
     def open_form(self, deed: Deed) -> None:
         """Ask what a deed needs."""
-        from tui.screens.importing import ask_import
-        from tui.screens.serve_form import ask_serving
+        from tui.screens.asking import open_form
 
-        app = cast("Cloister", self.app)
-        if deed.verb == "chat":
-            app.show_screen("serve", "ask")
-        elif deed.verb == "serve" and app.view is not None:
-            ask_serving(self, app.view, deed.target, ungated="--ungated" in deed.words)
-        else:
-            ask_import(self, app.begun.given if app.begun else None)
+        open_form(self, deed)
 
     def _begin_plan(self, deed: Deed) -> None:
         self.app.notify("Working out the plan ...", timeout=3, markup=False)
