@@ -7,8 +7,11 @@ from typing import Any
 
 from textual.message import Message
 
+from appliance.ops.meters import Load
+from tui.screens.machine import Gpu, Machine
 from tui.screens.site import SiteView
 from tui.screens.story import Line, Picture
+from tui.steps import NextStep
 
 
 class Progress(Message):
@@ -23,6 +26,18 @@ class Progress(Message):
         return isinstance(message, Progress)
 
 
+class Metered(Message):
+    """Fresh readings of this machine, and of what the job on screen uses of it."""
+
+    def __init__(self, machine: Machine, gpu: Gpu | None, load: Load | None) -> None:
+        self.machine, self.gpu, self.load = machine, gpu, load
+        super().__init__()
+
+    def can_replace(self, message: Message) -> bool:
+        """Only the newest readings count."""
+        return isinstance(message, Metered)
+
+
 class LogLines(Message):
     """New lines of a job's log. Never replaced, never dropped."""
 
@@ -32,10 +47,10 @@ class LogLines(Message):
 
 
 class Ended(Message):
-    """The job has ended; drawn at once. Never replaced, never dropped."""
+    """The job has ended, and what to do now that it is done; drawn at once. Never replaced, never dropped."""
 
-    def __init__(self, picture: Picture) -> None:
-        self.picture = picture
+    def __init__(self, picture: Picture, step: NextStep | None = None) -> None:
+        self.picture, self.step = picture, step
         super().__init__()
 
 

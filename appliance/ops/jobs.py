@@ -180,6 +180,12 @@ def wait(home: Home, job_id: str, timeout: float = 3600.0) -> JobView:
     return job
 
 
+def pid(home: Home, job_id: str) -> int | None:
+    """The process that a job runs in, and its children with it; None where none runs."""
+    process = _process(home, job_id)
+    return None if process is None else process.pid
+
+
 def killed_by(job: JobView) -> str | None:
     """The signal that ended a job, where this process started it; nobody else is told by the system."""
     child = _children.get(job.folder)

@@ -31,7 +31,7 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     from appliance.train.ranks import joined, launch
     from appliance.train.result import release
     from appliance.train.run import train_setup
-    from appliance.train.setup import kept_secrets, set_up
+    from appliance.train.setup import announced, kept_secrets, set_up
 
     settings, ranks = settings_from(spec.get("settings", {})), joined()
     name = spec.get("name") or f"{settings.method}-{job.id}"
@@ -42,7 +42,9 @@ def run(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         return launch(job, settings.processes)
     setup = set_up(job, spec, settings, job.folder)
     plan = Plan(**ranks.from_first(planned(job, setup).as_dict() if ranks.first else {}))
-    job.emit("plan", **_announced(job, plan, setup))
+    budget = ledger.budget(job.home, setup.dataset.name) if settings.private else None
+    warned = warnings(plan, setup.settings, trained=setup.trained, budget=budget)
+    job.emit("plan", **announced(job, setup, plan), warnings=warned)
     for note in setup.material.notes:
         job.log(note)
     trained = train_setup(job, setup, plan, folder=job.folder, name=name, ranks=ranks)
@@ -99,16 +101,3 @@ def planned(job: Job, setup: Any) -> Plan:
         )
     ledger.keep_plan(job.home, job.id, {"plan": plan.as_dict(), "bound": bound})
     return plan
-
-
-def _announced(job: Job, plan: Plan, setup: Any) -> dict[str, Any]:
-    budget = ledger.budget(job.home, setup.dataset.name) if setup.settings.private else None
-    return {
-        **plan.as_dict(),
-        "noise_on_mean": plan.noise_on_mean,
-        "dataset": setup.dataset.name,
-        "version": setup.dataset.version,
-        "synthetic": setup.dataset.synthetic,
-        "trained": setup.trained,
-        "warnings": warnings(plan, setup.settings, trained=setup.trained, budget=budget),
-    }

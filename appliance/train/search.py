@@ -22,7 +22,7 @@ from appliance.privacy import uncharged
 from appliance.train.job import planned
 from appliance.train.plan import Plan, plan_open, plan_private, trial_plan, unspent
 from appliance.train.searching import Search, check_public, search_from
-from appliance.train.setup import Setup, set_up
+from appliance.train.setup import Setup, announced, set_up
 from appliance.train.trials import Trial, best_of, folder_of, importance, read_trials, suggest, write_trial
 
 _SETTLED = ("done", "failed")
@@ -97,7 +97,7 @@ def _trained(job: Job, spec: dict[str, Any], search: Search, trial: Trial) -> di
 
     setup, plan = _ready(job, spec, search, trial)
     if trial.number == 1:
-        job.emit("plan", **plan.as_dict(), **search.told(), **_announced(setup, plan))
+        job.emit("plan", **announced(job, setup, plan), **search.told())
     trained = train_setup(
         job,
         setup,
@@ -145,15 +145,6 @@ def _plan(job: Job, search: Search, setup: Setup) -> Plan:
         )
     whole = replace(search.whole, objective=settings.objective)
     return trial_plan(planned(job, replace(setup, settings=whole)), settings, search.steps)
-
-
-def _announced(setup: Setup, plan: Plan) -> dict[str, Any]:
-    return {
-        "noise_on_mean": plan.noise_on_mean,
-        "dataset": setup.dataset.name,
-        "version": setup.dataset.version,
-        "synthetic": setup.dataset.synthetic,
-    }
 
 
 def _tell(job: Job, search: Search, trials: list[Trial], seconds: float) -> None:

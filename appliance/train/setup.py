@@ -19,10 +19,13 @@ from appliance.models.encoding import Encoder, Example, Pair
 from appliance.models.load import device, encoder_for, load_tokenizer, load_torch
 from appliance.models.registry import Model
 from appliance.models.task import Task
+from appliance.privacy import ledger
 from appliance.train.asked import objective_for
 from appliance.train.losses import Loss, with_margins
 from appliance.train.material import Material, gather
+from appliance.train.plan import Plan
 from appliance.train.settings import Settings
+from appliance.train.statement import trained_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,23 @@ def set_up(job: Job, spec: Mapping[str, Any], settings: Settings, work: Path) ->
         device=where,
         secrets=secrets,
     )
+
+
+def announced(job: Job, setup: Setup, plan: Plan) -> dict[str, Any]:
+    """The plan as it is told before the first step: with what is trained on what, and within which limits."""
+    budget = ledger.budget(job.home, setup.dataset.name) if setup.settings.private else None
+    return {
+        **plan.as_dict(),
+        "noise_on_mean": plan.noise_on_mean,
+        "dataset": setup.dataset.name,
+        "version": setup.dataset.version,
+        "synthetic": setup.dataset.synthetic,
+        "base": setup.base.name,
+        "what": trained_words(setup.settings),
+        "trained": setup.trained,
+        "max_grad_norm": setup.settings.max_grad_norm if setup.settings.private else None,
+        "epsilon_limit": None if budget is None else budget.epsilon_limit,
+    }
 
 
 def kept_secrets(job: Job, settings: Settings, dataset: store.Dataset) -> list[Secret]:

@@ -41,6 +41,11 @@ PLAN = {
     "dataset": "inbox",
     "version": 1,
     "synthetic": True,
+    "base": "demo-base",
+    "what": "LoRA of rank 4 on v_proj, o_proj, down_proj (B only, A is left as it was drawn)",
+    "max_grad_norm": 0.2,
+    "epsilon_limit": 8.0,
+    "warnings": [],
 }
 NOWHERE = (2**22 - 3, 1.0)  # a process that is not there
 

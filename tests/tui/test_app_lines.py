@@ -12,7 +12,8 @@ import pytest
 from tui.app import Cloister
 from tui.screens.budgets import budget_lines
 from tui.screens.deeds import deed_of, why_not
-from tui.screens.job_lines import end_text, run_text
+from tui.screens.job_lines import run_text
+from tui.screens.job_results import end_text
 from tui.screens.machine import network
 from tui.screens.site import JobRow
 from tui.screens.story import MOST_POINTS, Picture, Story, length, thinned
@@ -150,7 +151,8 @@ def test_an_endpoint_shows_no_gauge() -> None:
     picture = Picture(
         state="running", stage="serving", done=3, total=3, ready={"url": "http://127.0.0.1:8080"}
     )
-    assert "[" not in run_text(picture, 0.0, 40) and "8080" in run_text(picture, 0.0, 40)
+    text = run_text(picture, "serve m", 40)
+    assert "[" not in text and "8080" in text
 
 
 @pytest.mark.parametrize(

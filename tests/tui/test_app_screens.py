@@ -47,11 +47,14 @@ def test_home_shows_the_site_and_enter_opens_the_running_job(tmp_path: Path) -> 
         assert "0002 train inbox   running  40%" in text and "! 0001 import notes failed" in text
         assert "[>] Train     lora-0002  eps 7.99" in text and "[ ] Serve     -" in text
         await pilot.press("enter")
-        await until(pilot, lambda: "20 of 50" in shown(app) and "Protected" in shown(app), "no live view")
+        await until(pilot, lambda: "20 of 50" in shown(app) and "clipped" in shown(app), "no live view")
         text = shown(app)
-        for words in ("loss 2.900", "epsilon so far at most 3.12", "clipped 61%", "412 tokens/s"):
+        for words in ("loss   2.900", "eps <= 3.12 of 8", "clipped 61%", "412 tok/s", "Ends at eps 7.99"):
             assert words in text, words
-        assert "Protected: each of 1,600 patients, with all records of that patient" in text
+        assert "model  demo-base + LoRA of rank 4" in text and "saved up to step 19" in text
+        told = [strip.text for strip in app.screen.query_one("#log", RichLog).lines]
+        assert any("Protected: each of 1,600 patients" in line for line in told)
+        assert any("step 20  loss 2.900  val 3.000  eps <= 3.12" in line for line in told)
         assert "left 01:12" in text and " 40%" in text and "Home > 0002 train inbox" in text
         assert all(len(line) == 80 for line in lines(app))
         await pilot.press("escape")
@@ -80,7 +83,7 @@ def test_a_flood_redraws_once_a_second_and_drops_neither_lines_nor_the_end(tmp_p
         screen.post_message(
             Ended(Picture(state="done", stage="train", done=400, total=400, end={"event": "done"}))
         )
-        await until(pilot, lambda: "state  done" in shown(app), "the end is missing")
+        await until(pilot, lambda: "Run  done" in shown(app), "the end is missing")
         assert "400 of 400" in shown(app)
         told = [strip.text for strip in screen.query_one("#log", RichLog).lines]
         assert [line.split()[-1] for line in told if "line" in line] == [str(n) for n in range(4, 401, 4)]
@@ -229,7 +232,7 @@ def test_a_plain_terminal_gets_ascii_only_at_any_size(
         for keys, words in (
             (("1",), "Watch job"),
             (("j",), "train inbox"),
-            (("enter",), "state  running"),
+            (("enter",), "Run  running"),
             (("s",), "[ Cancel ]"),
             (("escape", "question_mark"), "Stop"),
             (("escape", "5"), "demo-base"),
@@ -240,8 +243,8 @@ def test_a_plain_terminal_gets_ascii_only_at_any_size(
             await until(pilot, lambda words=words: words in shown(app), f"{keys}: no {words!r}")
             assert shown(app).isascii(), [line for line in lines(app) if not line.isascii()]
             assert all(len(line) == size[0] for line in lines(app))
-            if words.startswith("state"):
-                chart = app.screen.query_one("#chart")
+            if words.startswith("Run"):
+                chart = app.screen.query_one("#side")
                 await until(pilot, lambda chart=chart: chart.display == (size[0] >= 80), "the chart")
 
     screens(site, act, size)

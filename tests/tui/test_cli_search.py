@@ -15,7 +15,7 @@ from appliance.train.settings import Settings
 from tui.cli.entry import run
 from tui.cli.face import Face
 from tui.cli.search import as_options
-from tui.screens.job_lines import result_lines
+from tui.screens.job_results import result_lines
 from tui.session import Session
 
 PLANNED = {

@@ -78,6 +78,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "session_simulate.start_simulation": ("train.start",),
     "session_clock.status": ("site.read",),
     "session_clock.repair": ("clock.repair",),
+    "session_jobs.meter": ("site.read",),
     "session_log.prove_growth": ("audit.export",),
     "session_log.check_growth": (),
     "session_log.find_prompt": ("audit.find",),

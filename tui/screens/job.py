@@ -1,7 +1,7 @@
-"""One job, live: state, stage, figures, loss curve, privacy plan, log, and how it ended.
+"""One job, live: how far it is, loss, privacy budget, machine, log, and how it ended with what comes next.
 
-A worker tails the job's events and posts them; this screen draws at most once a second, and at once
-when the job ends. Log lines wait for the next drawing, none is dropped.
+Draws at most once a second, and at once when the job ends. Log lines wait for the next drawing, none is
+dropped.
 """
 
 from __future__ import annotations
@@ -9,52 +9,51 @@ from __future__ import annotations
 import time
 from typing import ClassVar
 
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Container, VerticalScroll
 from textual.timer import Timer
-from textual.widgets import RichLog
-from textual.worker import get_current_worker
 
-from appliance.core.events import ENDS, read_events
-from tui.messages import Ended, LogLines, Progress
+from tui.messages import Ended, LogLines, Metered, Progress
 from tui.screens import job_lines
-from tui.screens.deeds import why_not
-from tui.screens.frame import Framed
-from tui.screens.site import LIVE, JobRow, row_of
-from tui.screens.story import Line, Picture, Story
-from tui.widgets.chart import draw_chart
+from tui.screens.deeds import Deed, deed_of, why_not
+from tui.screens.following import Following
+from tui.screens.job_results import end_text
+from tui.screens.site import LIVE
+from tui.screens.story import Line, Picture
+from tui.steps import NextStep
 from tui.widgets.frame import TitleLine
+from tui.widgets.log import LogView
 from tui.widgets.pane import Pane
 
-_TAIL = 0.25  # seconds between two looks at the event file
-_STATE = 1.0  # seconds between two looks at the process
 
-
-class JobScreen(Framed):
+class JobScreen(Following):
     """The live view of a job."""
 
-    AUTO_FOCUS = "#log"
+    AUTO_FOCUS = ""
     REDRAW = 1.0
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (36, "-tall")]  # noqa: RUF012
     HELP = (
         "The job goes on when you leave. Loss: how wrong the model is on the batch it sees, - training,"
-        " o validation. Epsilon: what the run has spent so far of the privacy budget, stated as a bound."
-        " Clipped: units whose gradient was cut to the bound. The same in a shell: cloister job tail ID."
+        " o validation. Epsilon: what all trainings on this data set have spent so far of its privacy budget,"
+        " stated as a bound. Clipped: units whose gradient was cut to the bound. A training is saved after"
+        " every step, so stopping loses at most the step at work. The same in a shell: cloister job tail ID."
     )
     RIGHTS: ClassVar[dict[str, str]] = {"stop": "job.stop", "resume": "job.resume"}
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "next", "Next", key_display="enter"),
         Binding("s", "stop", "Stop"),
         Binding("r", "resume", "Resume"),
         Binding("l", "log", "Log"),
     ]
 
     def __init__(self, job_id: str, here: str = "home") -> None:
-        super().__init__()
+        super().__init__(job_id)
         self.HERE = here
-        self.job_id = job_id
-        self.job: JobRow | None = None
         self.picture = Picture()
+        self.step: NextStep | None = None
+        self._meters: Metered | None = None
         self._waiting: list[Line] = []
         self._drawn = 0.0
         self._soon: Timer | None = None
@@ -65,55 +64,44 @@ class JobScreen(Framed):
         return [*super().crumbs(), f"{self.job_id} {self.job.title}" if self.job else f"job {self.job_id}"]
 
     def body(self) -> ComposeResult:
-        """End, run and curve, plan, log."""
+        """End, run and what belongs beside it, budget and machine, log."""
         with VerticalScroll(id="body", can_focus=False):
             yield Pane("", id="end")
-            with Horizontal(id="upper"):
+            with Container(id="panes"):
                 yield Pane("Run", id="run")
-                yield Pane("Loss  - training  o validation", id="chart")
-            yield Pane("Privacy plan", id="plan")
-            log = RichLog(id="log", wrap=True, markup=False, highlight=False, max_lines=5000, min_width=20)
-            log.border_title = "Log"
+                yield Pane("Steps", id="side")
+                yield Pane("Privacy budget", id="budget")
+                yield Pane("Machine", id="machine")
+            log = LogView("Log", id="log")
             log.anchor()
             yield log
 
     def begin(self) -> None:
         """Begin to follow."""
         super().begin()
+        self.query_one("#log").focus(scroll_visible=False)
         self.query_one("#run", Pane).show(
-            lambda width, height: job_lines.run_text(self.picture, time.time(), width)
+            lambda width, height: job_lines.run_text(self.picture, self.job.title if self.job else "", width)
         )
+        self.query_one("#side", Pane).show(
+            lambda width, height: job_lines.side_text(self.picture, self.kind, width, height)
+        )
+        self.query_one("#budget", Pane).show(
+            lambda width, height: job_lines.budget_text(self.picture, width, height)
+        )
+        self.query_one("#machine", Pane).show(lambda width, height: self._machine_text(width))
         self.set_interval(self.REDRAW, self._tick)
         self.follow()
 
-    @work(thread=True, exclusive=True, group="follow", exit_on_error=False)
-    def follow(self) -> None:
-        """Tail the events for as long as this screen is there, also through an end and a resume."""
-        worker = get_current_worker()
-        story, offset, looked, job = Story(), 0, 0.0, self.site.job(self.job_id)
-        told: Picture | None = None
-        while not worker.is_cancelled:
-            events, offset = read_events(job.folder / "events.jsonl", offset)
-            marks = any(event["event"] in ("started", *ENDS) for event in events)
-            if marks or time.monotonic() - looked >= _STATE:
-                job, looked = self.site.job(self.job_id), time.monotonic()
-                self.job = row_of(job, time.time())
-                # Read after the state: the event that ended the job is then among them.
-                more, offset = read_events(job.folder / "events.jsonl", offset)
-                events += more
-            if lines := story.take(events, job.state):
-                self.post_message(LogLines(lines))
-            picture = story.picture
-            if picture != told:
-                over = job.state not in LIVE and (told is None or told.state in LIVE or events)
-                self.post_message(Ended(picture) if over else Progress(picture))
-                told = picture
-            time.sleep(_TAIL)
+    @property
+    def kind(self) -> str:
+        """What kind of job this is, "" before the first look."""
+        return self.job.kind if self.job else ""
 
     @on(Progress)
     def progress(self, event: Progress) -> None:
         """Draw, now or within the second."""
-        self.picture = event.picture
+        self.picture, self.step = event.picture, None
         self._draw_soon()
 
     @on(LogLines)
@@ -122,10 +110,15 @@ class JobScreen(Framed):
         self._waiting += event.lines
         self._draw_soon()
 
+    @on(Metered)
+    def metered(self, event: Metered) -> None:
+        """Keep the readings for the next drawing."""
+        self._meters = event
+
     @on(Ended)
     def ended(self, event: Ended) -> None:
         """Draw the end at once."""
-        self.picture = event.picture
+        self.picture, self.step = event.picture, event.step
         self.draw()
 
     def _draw_soon(self) -> None:
@@ -142,39 +135,67 @@ class JobScreen(Framed):
             self._soon = None
         self._drawn = time.monotonic()
         self.drawings += 1
-        picture, log = self.picture, self.query_one("#log", RichLog)
-        for line in self._waiting:
-            log.write(f"{line.at}  {line.text}")
+        picture = self.picture
+        self.query_one("#log", LogView).add((line.at, line.text) for line in self._waiting)
         self._waiting = []
         self._draw_end(picture)
-        self.query_one("#run", Pane).redraw()
-        chart, plan = self.query_one("#chart", Pane), self.query_one("#plan", Pane)
-        self.set_class(bool(picture.losses), "-curve")
-        chart.show(lambda w, h: "\n".join(draw_chart(picture.losses, picture.validation, w, h)))
         self.set_class(picture.plan is not None, "-planned")
-        plan.show(lambda width, height: job_lines.plan_text(picture.plan, width))
+        self.set_class(bool(picture.losses), "-curve")
+        self.query_one("#side").border_title = job_lines.side_title(picture, self.kind)
+        self.query_one("#budget").border_title = job_lines.budget_title(picture)
+        self._redraw("#run", "#side", "#budget", "#machine")
         self.query_one(TitleLine).show(self.crumbs())
-        self.renew_keys()
+        self.refresh_bindings()
+
+    def _redraw(self, *panes: str) -> None:
+        self.query_one("#run").border_title = job_lines.run_title(self.picture, time.time())
+        for pane in panes:
+            self.query_one(pane, Pane).redraw()
+
+    def _machine_text(self, width: int) -> str:
+        read = self._meters
+        if read is None:
+            return "reading ..."
+        return job_lines.machine_text(
+            self.picture, read.machine, read.gpu, read.load, now=time.time(), width=width
+        )
 
     def _draw_end(self, picture: Picture) -> None:
         pane = self.query_one("#end", Pane)
-        found = job_lines.end_text(self.job_id, self.job.kind if self.job else "", picture)
+        found = end_text(self.job_id, self.kind, picture)
         self.set_class(found is not None, "-ended")
         pane.set_class(picture.state in ("failed", "died"), "-bad")
         if found is not None:
             title, text = found
             pane.border_title = title
-            pane.show(lambda width, height: text)
+            deed = self.deed
+            next_line = f"\n> {self.step.text}  [Enter: {deed.key}]" if self.step and deed else ""
+            pane.show(lambda width, height: text + next_line)
 
     def _tick(self) -> None:
         """Keep the time running while nothing else comes."""
         if self.picture.state in LIVE and time.monotonic() - self._drawn >= self.REDRAW:
-            self.query_one("#run", Pane).redraw()
+            self._redraw("#machine")
+
+    @property
+    def deed(self) -> Deed | None:
+        """What Enter does once the job is done."""
+        deed = deed_of(self.step) if self.step else None
+        return None if deed is None or deed.target == self.job_id else deed
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """There is a next step only where the job is done."""
+        return False if action == "next" and self.deed is None else super().check_action(action, parameters)
 
     def reason(self, action: str) -> str | None:
         """Stop needs a running job, resume one that ended early."""
         here = why_not(action, self.job) if action in ("stop", "resume") else None
         return here or super().reason(action)
+
+    def action_next(self) -> None:
+        """Do the next step."""
+        if self.deed is not None:
+            self.carry_out(self.deed)
 
     def action_stop(self) -> None:
         """Stop the job, after a question."""

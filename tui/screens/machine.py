@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,20 @@ _ROUTES = Path("/proc/net/route")
 _ROUTES_6 = Path("/proc/net/ipv6_route")
 _REJECT = 0x0200  # RTF_REJECT of the kernel's route flags
 _UP = 0x0001
+
+
+_GPU_FIELDS = "utilization.gpu,memory.used,memory.total,temperature.gpu"
+_GPU_PATIENCE = 2.0  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """All GPUs of the machine taken together; `heat` is that of the hottest, in degrees Celsius."""
+
+    busy: float
+    used: float
+    total: float
+    heat: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +55,27 @@ def read_machine(home: Path) -> Machine:
         disk=disk.percent / 100,
         disk_left=disk.free / 1e9,
         network=network(_read(_ROUTES), _read(_ROUTES_6)),
+    )
+
+
+def read_gpu() -> Gpu | None:
+    """The GPUs as NVIDIA's own tool reads them; None without one. Takes a while: for a worker."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    command = [tool, f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, timeout=_GPU_PATIENCE, check=True)
+        rows = [[float(cell) for cell in line.split(",")] for line in told.stdout.decode().splitlines()]
+        busy, used, total, heat = zip(*rows, strict=True)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    mega = 1 << 20
+    return Gpu(
+        busy=sum(busy) / len(busy) / 100,
+        used=sum(used) * mega / 1e9,
+        total=sum(total) * mega / 1e9,
+        heat=max(heat),
     )
 
 
