@@ -13,8 +13,8 @@ from appliance.core.errors import ConfigWrong
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One question. `kind`: "text", "number" and "whole" (above 0), "count" (a whole number from 0 on),
-    "choice", "yes", "path", "secret".
+    """One question. `kind`: "text", "number" and "whole" (above 0), "amount" and "count" (from 0 on; a
+    count is whole), "choice", "yes", "path", "secret".
 
     `help` says in plain words what the answer does; `default` is its text, "" for none. `when` is another
     field's key and text: it is asked only while that stands there.
@@ -62,13 +62,13 @@ def answers(fields: Sequence[Field], typed: Mapping[str, str]) -> dict[str, Any]
 
 def _value(field: Field, text: str) -> Any:
     match field.kind:
-        case "number":
+        case "number" | "amount":
             try:
                 number = float(text)
             except ValueError:
-                number = 0.0
-            if not 0 < number < math.inf:
-                raise ValueError("a number above 0 is needed")
+                number = math.nan
+            if not (0 < number < math.inf or (field.kind == "amount" and number == 0)):
+                raise ValueError(f"a number {'above 0' if field.kind == 'number' else 'from 0 on'} is needed")
             return number
         case "whole":
             if not (text.isascii() and text.isdigit()) or int(text) == 0 or len(text) > 12:

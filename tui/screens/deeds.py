@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from appliance.core.errors import ConfigWrong
@@ -28,15 +29,20 @@ class Deed:
     verb: str
     words: str
     target: str = ""
-    base: str = ""
     question: str = ""
     label: str = ""
-    epsilon: float | None = None
+    spec: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def planned(self) -> bool:
         """Whether its plan is shown before it is asked about."""
-        return self.verb in ("train", "quantize")
+        return self.verb in ("train", "search", "quantize")
+
+    @property
+    def epsilon(self) -> float | None:
+        """Of a training: the most that the dataset may have spent at its end, where one was named."""
+        settings = self.spec.get("settings", {})
+        return None if settings.get("epsilon") is None else float(settings["epsilon"])
 
     @property
     def key(self) -> str:
@@ -77,17 +83,22 @@ def deed_of(step: NextStep) -> Deed:
                 question=f"Quantise {model}? Every file is proven to be the model before it is entered.",
             )
         case ["cloister", "train", dataset, "--base", base]:
-            return Deed(
-                kind="ask",
-                verb="train",
-                words=step.command,
-                target=dataset,
-                base=base,
-                label="Train",
-                question=f"Train {base} on {dataset}? What it spends of the privacy budget cannot be had"
-                " back.",
-            )
+            return training({"dataset": dataset, "base": base, "settings": {}})
     return Deed(kind="words", verb="how", words=step.command)
+
+
+def training(spec: Mapping[str, Any], *, search: bool = False) -> Deed:
+    """The training, or the search, of this spec; its plan is shown first."""
+    verb, what = ("search", "Search with") if search else ("train", "Train")
+    return Deed(
+        kind="ask",
+        verb=verb,
+        words=f"cloister {verb} {spec['dataset']} --base {spec['base']}",
+        spec=spec,
+        label="Search" if search else "Train",
+        question=f"{what} {spec['base']} on {spec['dataset']}? What it spends of the privacy budget cannot be"
+        " had back.",
+    )
 
 
 def plan_text(session: Session, deed: Deed, width: int) -> str:
@@ -98,8 +109,10 @@ def plan_text(session: Session, deed: Deed, width: int) -> str:
     """
     if deed.verb == "quantize":
         lines = files_lines(session.plan_quantising(_quantising(deed)), width)
+    elif deed.verb == "search":
+        lines = preview_lines(session.plan_search(dict(deed.spec)), width)
     else:
-        lines = preview_lines(session.plan_training(_training(deed)), width)
+        lines = preview_lines(session.plan_training(dict(deed.spec)), width)
     return "\n".join([*lines, *wrapped(f"other ones: {deed.words} --help", "  settings   ", width=width)])
 
 
@@ -109,20 +122,16 @@ def with_epsilon(deed: Deed, text: str) -> Deed:
     Raises:
         ConfigWrong: not a number above 0.
     """
+    settings = {key: value for key, value in deed.spec["settings"].items() if key != "epsilon"}
     if not text.strip():
-        return replace(deed, epsilon=None)
+        return replace(deed, spec={**deed.spec, "settings": settings})
     try:
         epsilon = float(text)
     except ValueError:
         epsilon = 0.0
     if not 0 < epsilon < math.inf:
         raise ConfigWrong("Epsilon must be a number above 0.", "Type one such as 8, or leave it empty.")
-    return replace(deed, epsilon=epsilon)
-
-
-def _training(deed: Deed) -> dict[str, Any]:
-    settings = {} if deed.epsilon is None else {"epsilon": deed.epsilon}
-    return {"dataset": deed.target, "base": deed.base, "settings": settings}
+    return replace(deed, spec={**deed.spec, "settings": settings | {"epsilon": epsilon}})
 
 
 def _quantising(deed: Deed) -> dict[str, Any]:
@@ -143,7 +152,9 @@ def do(session: Session, deed: Deed) -> str | None:
         case "quantize":
             return session.start_quantising(_quantising(deed))
         case "train":
-            return session.start_training(_training(deed))
+            return session.start_training(dict(deed.spec))
+        case "search":
+            return session.start_search(dict(deed.spec))
     return None
 
 

@@ -27,6 +27,10 @@ from tui.widgets.pick import Pick
 Check = Callable[[dict[str, Any]], object]
 
 
+class Lines(VerticalScroll, can_focus=False, inherit_bindings=False):
+    """Scrolls with the field in hand; the arrows go from field to field, also where not all have room."""
+
+
 class FormWindow(Asking[dict[str, Any] | None]):
     """Ends with the answers by key, or None. `check` may refuse them by an ApplianceError before it ends."""
 
@@ -56,7 +60,7 @@ class FormWindow(Asking[dict[str, Any] | None]):
         """The words, the fields, what the one in hand means, the buttons."""
         with Vertical(classes="window") as window:
             window.border_title = self._title
-            with VerticalScroll(id="text", can_focus=False):
+            with Lines(id="text"):
                 if self._words:
                     yield Static(self._words, markup=False)
                 for field in self._fields:

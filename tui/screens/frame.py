@@ -15,6 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Footer
 from textual.worker import Worker, WorkerState, get_current_worker
 
+from appliance.core.errors import ApplianceError
 from appliance.security.people.guard import Actor
 from tui.messages import Allowed, Did, Looked
 from tui.screens.deeds import Deed, do, plan_text, stop_question
@@ -184,7 +185,7 @@ class Framed(Screen[None]):
         elif deed.kind == "words":
             self.app.push_screen(Words("Type this in a shell", f"{deed.words}\n\n{_HOW}"))
         elif deed.planned:
-            self._begin_plan(deed)
+            self.plan(deed)
         elif deed.kind == "ask":
             self._ask(deed, deed.question)
         else:
@@ -196,9 +197,25 @@ class Framed(Screen[None]):
 
         open_form(self, deed)
 
-    def _begin_plan(self, deed: Deed) -> None:
+    def plan(self, deed: Deed, otherwise: Callable[[ApplianceError], object] | None = None) -> None:
+        """Show what a deed would do and cost, and ask; `otherwise` is given why there is no plan."""
+
+        def work() -> str | ApplianceError:
+            try:
+                return plan_text(self.site, deed, _PLAN_WIDTH)
+            except ApplianceError as problem:
+                if otherwise is None:
+                    raise
+                return problem
+
+        def then(told: str | ApplianceError) -> None:
+            if isinstance(told, str):
+                self.show_plan(deed, told)
+            elif otherwise is not None:
+                otherwise(told)
+
         self.app.notify("Working out the plan ...", timeout=3, markup=False)
-        self.attempt(lambda: plan_text(self.site, deed, _PLAN_WIDTH), lambda text: self.show_plan(deed, text))
+        self.attempt(work, then)
 
     def _ask(self, deed: Deed, question: str) -> None:
         def answered(yes: bool | None) -> None:
@@ -210,7 +227,7 @@ class Framed(Screen[None]):
     def show_plan(self, deed: Deed, text: str) -> None:
         """Show what it would cost, and ask. Another epsilon has a plan of its own, which is shown first."""
         question = f"{deed.question}\n\n{text}"
-        if deed.verb != "train":
+        if deed.verb != "train" or deed.spec["settings"].get("private") is False:
             self._ask(deed, question)
             return
 
@@ -218,7 +235,7 @@ class Framed(Screen[None]):
             if chosen == deed:
                 self._begin(deed)
             elif chosen is not None:
-                self._begin_plan(chosen)
+                self.plan(chosen)
 
         self.app.push_screen(ConfirmTraining(question, deed), answered)
 

@@ -28,15 +28,25 @@ class TrainScreen(Listing):
     COLUMNS = ("ID", "JOB", "STATE", "DONE", "TIME", "WHO")
     EMPTY = (
         "No training yet.\n\nA training makes an adapter of a base model and a dataset."
-        "\nPress 1 for Home: it names the next step."
+        "\nPress n for one: every setting has a default, and its plan is shown before it starts."
     )
     KINDS = ("train", "search")
-    RIGHTS: ClassVar[dict[str, str]] = {"stop": "job.stop", "resume": "job.resume"}
+    RIGHTS: ClassVar[dict[str, str]] = {
+        "new": "train.start",
+        "search": "train.start",
+        "stop": "job.stop",
+        "resume": "job.resume",
+    }
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "new", "New"),
+        Binding("v", "search", "Search", show=False, tooltip="Try several settings and keep the best"),
         Binding("s", "stop", "Stop"),
         Binding("r", "resume", "Resume"),
     ]
-    PALETTE: ClassVar[tuple[Entry, ...]] = (Entry(words="train", help="Trainings, running and ended"),)
+    PALETTE: ClassVar[tuple[Entry, ...]] = (
+        Entry(words="train", help="Teach a base your records", action="new"),
+        Entry(words="search", help="Try several settings of a training, keep the best", action="search"),
+    )
 
     def body(self) -> ComposeResult:
         """The list, in a box."""
@@ -69,6 +79,20 @@ class TrainScreen(Listing):
         """Open the training's live view."""
         if self.chosen is not None:
             self.open_job(self.chosen)
+
+    def action_new(self) -> None:
+        """A new training."""
+        self.ask_training(search=False)
+
+    def action_search(self) -> None:
+        """Several, of which the best is kept."""
+        self.ask_training(search=True)
+
+    def ask_training(self, *, search: bool) -> None:
+        """Open the form, which loads the options of the command line."""
+        from tui.screens.training_form import ask_training
+
+        ask_training(self, search=search)
 
     def action_stop(self) -> None:
         """Stop the training, after a question."""
