@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import app_site as a
@@ -10,11 +11,19 @@ from app_site import lines, screens, shown, until
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "appliance"))
+import people_support as people
+
+from appliance.core.errors import NeedsApproval
+from appliance.core.home import open_home
+from appliance.security.people.guard import require
 from tui.app import Cloister
 from tui.screens.form import FormWindow
 from tui.screens.frame import Looking
 from tui.screens.home import HomeScreen
+from tui.screens.home_lines import waiting_lines
 from tui.screens.jobs import JobsScreen
+from tui.session import Session
 from tui.widgets.frame import SCREENS, screens_text
 from tui.widgets.pane import Pane
 
@@ -134,3 +143,17 @@ def test_m_makes_the_part_with_the_focus_large_and_esc_small_again(tmp_path: Pat
         await until(pilot, lambda: "Maximise" in shown(app), "no help")
 
     screens(site, act)
+
+
+def test_home_says_what_waits_for_people(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "site")
+    people.settle_in(home)
+    with pytest.raises(NeedsApproval):
+        require(home, people.actor(home, "ana"), "bundle.export", "lora-0002", content={"to": "North"})
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "! requests to sign: 1, press 9 r" in shown(app), "not told")
+        assert "nothing waits" not in shown(app)
+
+    screens(Session(home.path, signer=people.signer("olga")), act)
+    assert waiting_lines(["RED: a"], 0) == ["! emergencies to review: 1, press 9 u"]

@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.worker import get_current_worker
 
+from tui import session_people
 from tui.messages import BudgetsRead
 from tui.screens import home_lines
 from tui.screens.budgets import read_budgets
@@ -67,6 +68,11 @@ class HomeScreen(Looking):
         """Enter works from the first look on."""
         return "still reading the site" if action == "go" and self.deed is None else None
 
+    def read_more(self, view: SiteView) -> list[str]:
+        """What waits for people: emergencies to be reviewed, requests to be answered."""
+        waiting = [asked for asked in session_people.requests(self.site) if asked.state == "pending"]
+        return home_lines.waiting_lines(session_people.alarms(self.site), len(waiting))
+
     def draw(self, view: SiteView) -> None:
         """Fill the panes."""
         deed = self.deed = deed_of(view.step)
@@ -76,7 +82,9 @@ class HomeScreen(Looking):
         self._show("way", lambda width, height: home_lines.way_text(view, width))
         self._show("machine", lambda width, height: home_lines.machine_text(self._machine, width))
         self._show("jobs", lambda width, height: home_lines.jobs_text(view.jobs, width, height))
-        self._show("watch", lambda width, height: home_lines.watch_text(view, self._budgets, width))
+        self._show(
+            "watch", lambda width, height: home_lines.watch_text(view, self.more or [], self._budgets, width)
+        )
 
     def _show(self, pane: str, draw: Draw) -> None:
         self.query_one(f"#{pane}", Pane).show(draw)

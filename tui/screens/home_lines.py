@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from appliance.data.store import Dataset
+from appliance.serve.review import STATES
 from tui.screens.machine import Machine
 from tui.screens.site import LIVE, JobRow, SiteView
 from tui.steps import NextStep
@@ -93,8 +94,21 @@ def job_line(job: JobRow, width: int) -> str:
     return f"{job.id} {title:<{room}}{tail}"[:width]
 
 
-def watch_text(view: SiteView, budgets: Sequence[str], width: int) -> str:
-    """What needs an eye: jobs that ended badly, then what is left of the budgets."""
+def waiting_lines(alarms: Sequence[str], requests: int) -> list[str]:
+    """What waits for people, and where it is."""
+    lines = []
+    if alarms:
+        lines.append(f"! emergencies to review: {len(alarms)}, press 9 u")
+    if requests:
+        lines.append(f"! requests to sign: {requests}, press 9 r")
+    return lines
+
+
+def watch_text(view: SiteView, waiting: Sequence[str], budgets: Sequence[str], width: int) -> str:
+    """What needs an eye: people that wait, jobs that ended badly, answers to judge, budgets."""
     bad = [job for job in view.jobs[:10] if job.state in ("failed", "died")]
-    lines = [f"! {job.id} {job.title} {job.state}" for job in bad[:3]] or ["OK no job has failed lately."]
+    lines = [*waiting, *(f"! {job.id} {job.title} {job.state}" for job in bad[:3])]
+    if fresh := sum(one.state == STATES[0] for one in view.feedback):
+        lines.append(f"! feedback to judge: {fresh}, press 6 f")
+    lines = lines or ["OK nothing waits, no job has failed lately."]
     return "\n".join(line[:width] for line in [*lines, *(budgets or ["No budget used yet."])])

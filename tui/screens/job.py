@@ -179,12 +179,14 @@ class JobScreen(Following):
 
     @property
     def deed(self) -> Deed | None:
-        """What Enter does once the job is done."""
+        """What Enter does once the job is done, or an endpoint is up."""
+        if self.kind == "serve" and self.picture.ready and self.picture.state in LIVE:
+            return Deed(kind="form", verb="chat", words="cloister chat")
         deed = deed_of(self.step) if self.step else None
         return None if deed is None or deed.target == self.job_id else deed
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """There is a next step only where the job is done."""
+        """There is a next step only where the job is done or answers."""
         return False if action == "next" and self.deed is None else super().check_action(action, parameters)
 
     def reason(self, action: str) -> str | None:

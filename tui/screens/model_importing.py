@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from appliance.core.errors import ConfigWrong
 from appliance.models.importing import check_model_name
@@ -11,6 +11,9 @@ from tui.fields import Field
 from tui.screens.form import FormWindow
 from tui.screens.frame import Framed
 from tui.session import Session
+
+if TYPE_CHECKING:
+    from tui.app import Cloister
 
 SHIPPED, OWN = "the small one shipped", "our own"
 
@@ -54,7 +57,8 @@ def name_of(found: dict[str, Any]) -> str:
 
 
 def ask_model(screen: Framed, *, file: bool = False) -> None:
-    """Ask which, and bring it in; `file`: only a GGUF file makes sense here."""
+    """Ask which, and bring it in; `file`: only a GGUF file makes sense here. Asked from Home, or from a job
+    that Home opened, it ends at Home with its new next step."""
     site = screen.site
 
     def check(found: dict[str, Any]) -> None:
@@ -70,6 +74,8 @@ def ask_model(screen: Framed, *, file: bool = False) -> None:
 
     def told(model: Model) -> None:
         screen.app.notify(f"{model.name} is in. 5 Models shows it.", timeout=6, markup=False)
+        if screen.HERE == "home":
+            cast("Cloister", screen.app).show_screen("home")
 
     given = {"source": OWN} if file else None
     screen.app.push_screen(
