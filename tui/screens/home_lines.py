@@ -10,6 +10,7 @@ from appliance.serve.review import STATES
 from tui.screens.machine import Machine
 from tui.screens.site import LIVE, JobRow, SiteView
 from tui.steps import NextStep
+from tui.widgets.fit import column, fit
 from tui.widgets.gauge import gauge_line
 
 _LOW = 0.95
@@ -90,8 +91,7 @@ def job_line(job: JobRow, width: int) -> str:
     percent = job.percent if job.state != "done" and job.share is not None else ""
     tail = f" {job.state:<7} {percent:>4} {job.time:>6}"
     room = max(4, width - len(job.id) - 1 - len(tail))
-    title = job.title if len(job.title) <= room else job.title[: room - 2] + ".."
-    return f"{job.id} {title:<{room}}{tail}"[:width]
+    return fit(f"{job.id} {column(job.title, room)}{tail}", width)
 
 
 def waiting_lines(alarms: Sequence[str], requests: int) -> list[str]:

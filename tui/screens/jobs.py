@@ -13,6 +13,7 @@ from textual.widgets import DataTable
 from tui.screens.deeds import why_not
 from tui.screens.listing import Listing
 from tui.screens.site import JobRow, SiteView
+from tui.widgets.fit import fit
 
 
 class JobsScreen(Listing):
@@ -84,5 +85,4 @@ class JobsScreen(Listing):
 
 def cells(job: JobRow, room: int) -> tuple[str, ...]:
     """One row; the title gives way on a narrow screen."""
-    title = job.title if len(job.title) <= room else job.title[: room - 2] + ".."
-    return (job.id, title, job.state, job.percent, job.time, job.who)
+    return (job.id, fit(job.title, room), job.state, job.percent, job.time, job.who)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.cells import cell_len
 from textual.content import Content
 from textual.widgets import Static
+
+from tui.widgets.fit import column, fit
 
 SCREENS = (
     ("1", "home", "Home"),
@@ -23,11 +26,13 @@ SCREENS = (
 def title_text(site: str, crumbs: list[str], who: str, width: int) -> str:
     """`Cloister  SITE > A > B ... WHO`; when it is too long the site gives way, from its left."""
     way = "".join(f" > {crumb}" for crumb in crumbs)
-    room = width - len(who) - 1
-    spare = room - len("Cloister  ") - len(way)
-    if len(site) > spare:
-        site = "..." + site[len(site) - spare + 3 :] if spare > 3 else ""
-    return f"{f'Cloister  {site}{way}'[: max(0, room)]:<{max(0, room)}} {who}"[:width]
+    room = max(0, width - cell_len(who) - 1)
+    spare = room - len("Cloister  ") - cell_len(way)
+    if cell_len(site) > spare:
+        while site and cell_len(site) > spare - 3:
+            site = site[1:]
+        site = f"...{site}" if site else ""
+    return fit(f"{column(f'Cloister  {site}{way}', room)} {who}", width)
 
 
 def screens_text(here: str, width: int) -> Content:
