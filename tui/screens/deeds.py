@@ -74,14 +74,7 @@ def deed_of(step: NextStep) -> Deed:
         case ["cloister", "chat", model]:
             return Deed(kind="form", verb="chat", words=step.command, target=model)
         case ["cloister", "quantize", model]:
-            return Deed(
-                kind="ask",
-                verb="quantize",
-                words=step.command,
-                target=model,
-                label="Quantise",
-                question=f"Quantise {model}? Every file is proven to be the model before it is entered.",
-            )
+            return quantising({"model": model, "types": ["Q4_K_M", "Q8_0"]})
         case ["cloister", "train", dataset, "--base", base]:
             return training({"dataset": dataset, "base": base, "settings": {}})
     return Deed(kind="words", verb="how", words=step.command)
@@ -101,6 +94,20 @@ def training(spec: Mapping[str, Any], *, search: bool = False) -> Deed:
     )
 
 
+def quantising(spec: Mapping[str, Any]) -> Deed:
+    """The quantising of this spec; its plan is shown first."""
+    model = spec["model"]
+    return Deed(
+        kind="ask",
+        verb="quantize",
+        words=f"cloister quantize {model}",
+        target=model,
+        spec=spec,
+        label="Quantise",
+        question=f"Quantise {model}? Every file is proven to be the model before it is entered.",
+    )
+
+
 def plan_text(session: Session, deed: Deed, width: int) -> str:
     """What a training or quantising would do and cost, in lines; nothing is started.
 
@@ -108,7 +115,7 @@ def plan_text(session: Session, deed: Deed, width: int) -> str:
         ApplianceError: it cannot be had.
     """
     if deed.verb == "quantize":
-        lines = files_lines(session.plan_quantising(_quantising(deed)), width)
+        lines = files_lines(session.plan_quantising(dict(deed.spec)), width)
     elif deed.verb == "search":
         lines = preview_lines(session.plan_search(dict(deed.spec)), width)
     else:
@@ -134,10 +141,6 @@ def with_epsilon(deed: Deed, text: str) -> Deed:
     return replace(deed, spec={**deed.spec, "settings": settings | {"epsilon": epsilon}})
 
 
-def _quantising(deed: Deed) -> dict[str, Any]:
-    return {"model": deed.target, "types": ["Q4_K_M", "Q8_0"]}
-
-
 def do(session: Session, deed: Deed) -> str | None:
     """Do it; gives the id of the job that was started, if one was.
 
@@ -150,7 +153,7 @@ def do(session: Session, deed: Deed) -> str | None:
                 session.evaluation(deed.target, against=None, dataset=None, split="test", limit=None)
             )
         case "quantize":
-            return session.start_quantising(_quantising(deed))
+            return session.start_quantising(dict(deed.spec))
         case "train":
             return session.start_training(dict(deed.spec))
         case "search":
