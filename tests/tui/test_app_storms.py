@@ -46,7 +46,7 @@ def test_a_job_killed_under_the_open_screen_says_so_and_what_to_do(tmp_path: Pat
             await until(pilot, lambda: "step   7 of 50" in shown(app), "not followed")
             assert screen.check_action("stop", ()) is True and screen.check_action("resume", ()) is None
             child.kill()
-            await until(pilot, lambda: "Died" in shown(app), "the end is not told")
+            await until(pilot, lambda: "died without" in shown(app), "the end is not told")
             told = " ".join(shown(app).replace("┃", "").split())
             assert "error: Job 0001 died without a word (killed, or the machine went down)." in told
             assert "try: r goes on from what it had finished." in told and "step 7 of 50" in told
