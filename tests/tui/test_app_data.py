@@ -18,6 +18,7 @@ from tui.app import Cloister
 from tui.fields import Field, answers
 from tui.screens.frame import Looking
 from tui.screens.import_fields import DEMO, EACH, UNSAID, column_fields, demo_spec, spec_from
+from tui.screens.job import JobScreen
 from tui.screens.modals import ConfirmName
 from tui.screens.picker import MOST, PickPath, rows_of, start_of
 from tui.session import Session
@@ -228,3 +229,19 @@ def test_a_gate_that_failed_is_read_from_home(tmp_path: Path, monkeypatch: pytes
         await until(pilot, lambda: "No report on lora-0002" in shown(app), "nothing happens")
 
     screens(a.session(tmp_path), act)
+
+
+def test_what_comes_next_is_seen_above_a_long_result(tmp_path: Path) -> None:
+    site = a.session(tmp_path)
+    a.models(site.home)
+    folder = a.job(site.home, "evaluate", "evaluate lora-0002")
+    a.tell(folder, "started", kind="evaluate")
+    rows = [{"name": f"lora-0002-{number}", "accuracy": 0.5} for number in range(12)]
+    a.tell(folder, "done", result={"models": rows, "gates": []})
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await app.push_screen(JobScreen("0001"))
+        await until(pilot, lambda: "[Enter: import]" in shown(app), "what comes next is cut off")
+        assert "lora-0002-0" in shown(app)
+
+    screens(site, act)

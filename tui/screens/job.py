@@ -169,8 +169,8 @@ class JobScreen(Following):
             title, text = found
             pane.border_title = title
             deed = self.deed
-            next_line = f"\n> {self.step.text}  [Enter: {deed.key}]" if self.step and deed else ""
-            pane.show(lambda width, height: text + next_line)
+            first = f"> {self.step.text}  [Enter: {deed.key}]\n" if self.step and deed else ""
+            pane.show(lambda width, height: first + text)  # what comes next is never cut off
 
     def _tick(self) -> None:
         """Keep the time running while nothing else comes."""
