@@ -31,7 +31,7 @@ EMPTY = {
     "Data": "No data yet.",
     "Train": "No training yet.",
     "Evaluate": "No reports yet.",
-    "Models": "cloister model import FOLDER",
+    "Models": "Press i to bring one in",
     "Serve": "No endpoint runs.",
     "Sites": "No federation yet.",
     "Privacy": "No budget used yet.",
