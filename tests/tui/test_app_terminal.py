@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from app_site import models
 
 from appliance.core.home import Home
 from appliance.ops import jobs
@@ -97,6 +98,7 @@ def test_a_job_started_on_screen_goes_on_when_the_line_drops(terminal: Terminal)
 
 
 def test_every_screen_at_three_sizes_and_on_a_poor_terminal(terminal: Terminal) -> None:
+    models(terminal.home)
     terminal.open(term="linux")
     terminal.until("From data to answer")
     for width, height in ((80, 24), (70, 20), (200, 60)):

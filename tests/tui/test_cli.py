@@ -88,10 +88,11 @@ def test_a_home_alone_opens_the_screens_there(
 ) -> None:
     assert run(["--home", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "error: The screens need a terminal.\ntry: cloister --help\n"
-    opened: list[Path | None] = []
+    opened: list[tuple[Path | None, bool]] = []
     monkeypatch.setattr("tui.launch.on_terminal", lambda: True)
-    monkeypatch.setattr("tui.app.run", opened.append)
-    assert run(["--home", str(tmp_path)]) == 0 and opened == [tmp_path]
+    monkeypatch.setattr("tui.app.run", lambda home, *, look: opened.append((home, look)))
+    assert run(["--home", str(tmp_path)]) == 0 and run(["--look", "--home", str(tmp_path)]) == 0
+    assert opened == [(tmp_path, False), (tmp_path, True)]
 
 
 def test_the_live_line_fits_and_keeps_what_matters() -> None:
