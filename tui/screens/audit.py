@@ -67,9 +67,11 @@ class AuditScreen(Listing):
     }
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("v", "verify", "Verify"),
-        Binding("e", "export", "Export"),
+        Binding(
+            "e", "export", "Export", show=False, tooltip="Entries with proofs, or a checkpoint, to a file"
+        ),
         Binding("u", "people", "People"),
-        Binding("r", "requests", "Requests"),
+        Binding("r", "requests", "Sign", tooltip="Requests that wait for two people"),
         Binding("n", "network", "Network", show=False, tooltip="Try every way out of the jail"),
         Binding("w", "evidence", "Evidence", show=False, tooltip="A signed report for laws and standards"),
         Binding("o", "older", "Older", show=False, tooltip="Entries from further back"),

@@ -27,7 +27,7 @@ class PeopleScreen(Listing):
     HERE = "audit"
     HELP = (
         "Each person signs with a key of their own. To add, change or remove one takes two people, one of"
-        " them a privacy officer: what is asked here is agreed to under Requests. In an emergency anybody"
+        " them a privacy officer: what is asked here is agreed to under Sign. In an emergency anybody"
         " acts as operator for some minutes; that stays red until a privacy officer has reviewed it."
         " The same in a shell: cloister people list|add|role|remove|reset|passphrase|break-glass|review."
     )
