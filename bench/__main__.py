@@ -30,12 +30,13 @@ BENCHES = {
     "simulate": "a simulated round with 10 to 1,000 sites: time, and memory of the coordinator's part",
     "federated": "rounds with real processes: overhead beside training and where it goes, bytes on the wire",
     "screens": "first paint, key to paint, bytes on the wire and memory of the screens at a busy site",
+    "secure": "rounds by secure aggregation beside plain ones, with real processes",
     "secagg": "a round of secure aggregation against the plain sum: CPU time and bytes a site",
 }
-MODULES = {"learning": "federated_learning"}
+MODULES = {"learning": "federated_learning", "secure": "secure_rounds"}
 ALONE = (
     *("step", "memory", "exact", "logits", "packing", "noise", "quantise", "cache", "auditlog"),
-    *("engine", "serve", "sidechannel", "edge", "bundles", "secagg", "simulate", "federated"),
+    *("engine", "serve", "sidechannel", "edge", "bundles", "secagg", "secure", "simulate", "federated"),
 )
 
 

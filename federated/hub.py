@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from federated import checkpoint, course, description, messages
+from federated import checkpoint, course, description, farewell, messages
 from federated.admit import Admitted
 from federated.course import Course
 from federated.description import Federation
@@ -54,17 +54,22 @@ def run(
     clock: Callable[[], float],
     over: Callable[[], bool],
     newest: Callable[[], tuple[bytes, bytes] | None] = lambda: None,
+    closed: Callable[[], tuple[bytes, bytes]] | None = None,
 ) -> int:
     """Run rounds until all are done, `over` says so, or the link ends; returns the last committed round.
 
     `newest` gives file and signature of a version of the agreement that was made since it last did: the next
-    round goes by it, and the round that runs waits for no site that is out.
+    round goes by it, and the round that runs waits for no site that is out. One that has ended ends the
+    rounds, and the round that runs is left. `closed` makes the last version when all rounds are done; sites
+    are told of either.
     """
     hub = _Hub(course=held, line=line, told=told, agreement=agreement, signature=signature, newest=newest)
     settings, key = held.federation.rounds, held.federation.coordinator_key
     number, _ = held.last()
-    while not over() and number < settings.count:
+    while not over() and number < settings.count and not hub.course.federation.ended:
         state = _follow(hub, checkpoint.kept_round(held.home, number + 1))
+        if hub.course.federation.ended:
+            break
         active = {site.name for site in hub.course.federation.active()}
         if state is None and len(hub.there & active) >= settings.quorum:
             state = course.begin(hub.course, hub.there, now=clock())
@@ -81,6 +86,10 @@ def run(
         if frame is None:
             break
         _take(hub, frame, number + 1)
+    if number >= settings.count and closed is not None:
+        _go_by(hub, *closed())
+    if hub.course.federation.ended:
+        farewell.tell(hub, number, clock, over)
     return number
 
 
@@ -94,9 +103,8 @@ def _follow(hub: _Hub, state: Round | None) -> Round | None:
     if hub.later is None:
         return state
     federation, file, signature = hub.later
-    if state is None:
-        hub.course = replace(hub.course, federation=federation, digest=description.digest(file))
-        hub.agreement, hub.signature, hub.later = file, signature, None
+    if state is None or federation.ended:
+        _go_by(hub, file, signature)
         hub.line.send("register")
         hub.told("agreement", version=federation.version, sites=len(federation.active()))
         return None
@@ -104,6 +112,12 @@ def _follow(hub: _Hub, state: Round | None) -> Round | None:
         state = course.objected(hub.course, state, site, OUT)
         hub.told("refusal", site=site, round=state.number, reason=OUT)
     return state
+
+
+def _go_by(hub: _Hub, file: bytes, signature: bytes) -> None:
+    federation = description.opened(file, signature, hub.course.federation.coordinator_key)
+    hub.course = replace(hub.course, federation=federation, digest=description.digest(file))
+    hub.agreement, hub.signature, hub.later = file, signature, None
 
 
 def _advance(hub: _Hub, state: Round, clock: Callable[[], float]) -> bool:

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
+from appliance.core.db import transaction
 from appliance.core.errors import ConfigWrong, JobFailed
 from appliance.core.job import Job
 from appliance.core.reading import read_bytes
 from appliance.data import store
 from appliance.models import registry
 from appliance.security.trust.identity import Identity, identity_of
-from federated import checkpoint, description, hub, member
+from federated import checkpoint, description, ending, hub, member, standing
 from federated.course import Course
 from federated.description import Federation
 from federated.enrol import round_key
@@ -27,12 +28,13 @@ from federated.flower.fab import fab_sha256
 from federated.flower.frames import Line
 from federated.place import Place, held
 from federated.policy import Policy, Reason, policy_of
+from federated.seat import rounds_at
 from federated.secagg.federation import SiteKeys
 from federated.stick import HubStick, SiteStick
 
 
 def coordinate(spec: dict[str, Any], job: Job) -> dict[str, Any]:
-    """Run all rounds and enter the adapter they made.
+    """Run all rounds, end the federation, and enter the adapter they made.
 
     Raises:
         JobFailed: the rounds cannot go on; what is committed stays. ConfigWrong, TrustRefused, ModelRejected:
@@ -65,22 +67,23 @@ def coordinate(spec: dict[str, Any], job: Job) -> dict[str, Any]:
         clock=time.time,
         over=lambda: False,
         newest=newest,
+        closed=lambda: ending.closed(job.home, federation.name, who=job.who),
     )
-    if done < federation.rounds.count:
+    ended = description.parsed(read_bytes(place.agreement)).ended
+    if done < federation.rounds.count and not ended:
         raise JobFailed(
             f"{done} of {federation.rounds.count} rounds are done; too few sites answered the next one.",
             f"See why: cloister federate status {federation.name}. Then: cloister job resume {job.id}",
         )
-    _, state = course.last()
-    return {
-        "name": released(job, federation, start, state.adapter, name=name, facts=_facts(federation, place)),
-        "rounds": done,
-        "base": start.base.name,
-    }
+    if done:
+        _, state = course.last()
+        name = released(job, federation, start, state.adapter, name=name, facts=_facts(federation, place))
+    ending.retire(job.home, place, who=job.who)
+    return {"name": name if done else None, "rounds": done, "base": start.base.name, "ended": True}
 
 
 def take_part(spec: dict[str, Any], job: Job) -> dict[str, Any]:
-    """Answer rounds until the federation has ended or the job is stopped.
+    """Answer rounds until the federation has ended, and destroy the keys of it; or until the job is stopped.
 
     Raises:
         PrivacyRefused, BudgetSpent, DataRejected, ModelRejected, ConfigWrong: as any training.
@@ -89,6 +92,8 @@ def take_part(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     from federated.training import frozen_sha256, trainer
 
     place = held(job.home, spec["federation"])
+    if standing.agreed(place).ended:
+        return _over(job, place)
     own, line = _identity(job), SiteStick(place.stick) if spec.get("carried") else _line(job)
     federation = description.parsed(read_bytes(place.agreement))
     seated = next((site for site in federation.sites if site.key == own.key), None)
@@ -124,8 +129,17 @@ def take_part(spec: dict[str, Any], job: Job) -> dict[str, Any]:
     told = _teller(job, federation.rounds.count)
     plan = made.plan
     job.emit("plan", **plan.as_dict(), noise_on_mean=plan.noise_on_mean, dataset=dataset.name)
-    member.serve(seat, line, told, over=lambda: False)
+    if member.serve(seat, line, told, over=lambda: False):
+        with transaction(job.home) as link:
+            ending.record_heard(link, federation.name, standing.agreed(place), who=job.who)
+        return _over(job, place)
     raise JobFailed("The link to the coordinator ended.", f"Go on with `cloister job resume {job.id}`.")
+
+
+def _over(job: Job, place: Place) -> dict[str, Any]:
+    """A site whose federation has ended."""
+    ending.retire(job.home, place, who=job.who)
+    return {"federation": place.path.name, "rounds": rounds_at(place.seat), "ended": True}
 
 
 def _round_keys(place: Place, site: str, own: Identity) -> SiteKeys:

@@ -10,14 +10,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from federated import description, messages
+from appliance.core.errors import ApplianceError
+from federated import description, farewell, messages
 from federated.flower.frames import Ends, Frame
 from federated.seat import Seat, answer
 from federated.secure import seat as secure
 
 
-def serve(seat: Seat, line: Ends, told: Callable[..., None], *, over: Callable[[], bool]) -> None:
-    """Answer until the link ends or `over` says so; `told(what, **facts)` hears of all that happens.
+def serve(seat: Seat, line: Ends, told: Callable[..., None], *, over: Callable[[], bool]) -> bool:
+    """Answer until the link ends or `over` says so, or the federation has ended, which is when this is True;
+    `told(what, **facts)` hears of all that happens.
 
     Raises:
         NoRoom, OSError: the disk; the round was not answered.
@@ -28,14 +30,19 @@ def serve(seat: Seat, line: Ends, told: Callable[..., None], *, over: Callable[[
         except TimeoutError:
             continue
         if frame is None:
-            return
+            return False
         if frame.what == "asked":
             told("asked", bytes=len(frame.body))
             number, reason, body = _answered(seat, frame)
+            if reason == farewell.OVER:
+                line.send("answer", round=number, reason=reason)
+                told("ended")
+                return True
             told("round", round=number, answer=reason or "sent", bytes=len(body))
             line.send("answer", body, round=number, reason=reason)
         else:
             told(frame.what, **{key: value for key, value in frame.head.items() if key != "what"})
+    return False
 
 
 def _answered(seat: Seat, frame: Frame) -> tuple[int, str, bytes]:
@@ -45,6 +52,8 @@ def _answered(seat: Seat, frame: Frame) -> tuple[int, str, bytes]:
         head |= {name: bytes.fromhex(head[name]) for name in ("agreement", "signature")}
         packing = description.parsed(head["agreement"]).rounds.packing
         number = int(head["round"])
+        if head.get("step") == farewell.STEP:
+            return number, _over(seat, head), b""
         if "step" in head:
             said = secure.answer(seat, head, frame.body, now=datetime.now(UTC))
             return (number, "", said) if isinstance(said, bytes) else (number, said, b"")
@@ -58,3 +67,12 @@ def _answered(seat: Seat, frame: Frame) -> tuple[int, str, bytes]:
         return number, found, b""
     messages.keep(seat.home, request.adapter)
     return number, "", found
+
+
+def _over(seat: Seat, head: dict[str, Any]) -> str:
+    """What is said to the end of the federation."""
+    try:
+        farewell.believed(seat.home, head["agreement"], head["signature"])
+    except ApplianceError:
+        return "agreement"
+    return farewell.OVER

@@ -120,7 +120,7 @@ def _agreement(federation: Federation, now: datetime) -> Iterator[Check]:
         "agreement",
         not ended,
         f"version {federation.version}, until {federation.expires:%Y-%m-%d}",
-        f"the federation ended on {federation.expires:%Y-%m-%d}",
+        "the coordinator has ended it" if federation.ended else f"it ended on {federation.expires:%Y-%m-%d}",
         "The coordinator makes a new federation.",
     )
 

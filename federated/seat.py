@@ -81,7 +81,7 @@ def join(seat: Seat, agreement: bytes, signature: bytes, key: str) -> Federation
         TrustRefused, ConfigWrong: see description.opened.
     """
     federation = description.opened(agreement, signature, key)
-    _keep_agreement(seat, agreement, signature)
+    keep_agreement(seat.home, agreement, signature)
     return federation
 
 
@@ -181,13 +181,25 @@ def agreed(seat: Seat, agreement: bytes, signature: bytes, now: datetime) -> Fed
     asked = description.opened(agreement, signature, held.coordinator_key)
     description.successor(held, asked, now)
     if asked.version > held.version:
-        _keep_agreement(seat, agreement, signature)
+        keep_agreement(seat.home, agreement, signature)
     return asked
+
+
+def keep_agreement(home: Path, agreement: bytes, signature: bytes) -> None:
+    """Make a version that was checked the newest of a seat's folder."""
+    home.mkdir(parents=True, exist_ok=True)
+    write_bytes(home / "agreement.sig", signature)
+    write_bytes(home / "agreement.toml", agreement)
 
 
 def rounds_done(seat: Seat) -> int:
     """In how many rounds the site took part."""
-    path = seat.home / "rounds"
+    return rounds_at(seat.home)
+
+
+def rounds_at(home: Path) -> int:
+    """The same, for a seat's folder."""
+    path = home / "rounds"
     return int(read_bytes(path)) if path.exists() else 0
 
 
@@ -195,12 +207,6 @@ def count_round(seat: Seat) -> None:
     """One more."""
     seat.home.mkdir(parents=True, exist_ok=True)
     write_bytes(seat.home / "rounds", str(rounds_done(seat) + 1).encode())
-
-
-def _keep_agreement(seat: Seat, agreement: bytes, signature: bytes) -> None:
-    seat.home.mkdir(parents=True, exist_ok=True)
-    write_bytes(seat.home / "agreement.sig", signature)
-    write_bytes(seat.home / "agreement.toml", agreement)
 
 
 def _answered(seat: Seat, number: int) -> bytes | None:

@@ -50,6 +50,7 @@ def listed(home: Home) -> list[dict[str, Any]]:
             "sites": len(known.active()) if known else None,
             "rounds": known.rounds.count if known else None,
             "expires": known.expires.date().isoformat() if known else None,
+            "ended": known.ended if known else False,
             "job": job.id if job else None,
             "state": job.state if job else None,
         })  # fmt: skip

@@ -277,6 +277,59 @@ def leave(session: Session, name: str) -> dict[str, Any]:
     return {"federation": name, "left": True}
 
 
+@acts("federate.coordinate", site=True)
+def end(session: Session, name: str, *, unfinished: bool, to: Path | None) -> dict[str, Any]:
+    """End a federation for all its sites; `to` is where the notice is written for those that are not told.
+
+    A running job tells the sites that are there and destroys the keys; without one that is done now.
+
+    Raises:
+        ConfigWrong: this home does not coordinate it, or rounds are left and `unfinished` is not set.
+    """
+    from federated import ending
+    from federated.place import held
+    from federated.status import newest_job
+
+    done = ending.end(session.home, name, who=session.who, unfinished=unfinished)
+    place = held(session.home, name)
+    job = newest_job(session.home, place)
+    running = job is not None and job.state in ("running", "waiting")
+    gone = [] if running else ending.retire(session.home, place, who=session.who)
+    if to is not None:
+        write_bytes(to, ending.notice(place))
+    return {
+        "federation": name,
+        "version": done.federation.version,
+        "rounds": done.rounds,
+        "of": done.federation.rounds.count,
+        "before": done.before,
+        "job": job.id if job is not None and running else None,
+        "sites": [site.name for site in done.federation.active()],
+        "retired": gone,
+        "notice": str(to) if to else None,
+    }
+
+
+@acts("federate.veto", site=True)
+def ended(session: Session, name: str, path: Path) -> dict[str, Any]:
+    """At a site: believe the notice of a federation's end; its job is stopped and the keys are destroyed.
+
+    Raises:
+        TrustRefused: it is no notice that the coordinator signed. ConfigWrong: this home is no site of it.
+    """
+    from federated import ending
+    from federated.place import held
+    from federated.status import newest_job
+
+    found = ending.heard(session.home, name, _content(path), who=session.who)
+    place = held(session.home, name)
+    running = newest_job(session.home, place)
+    if running is not None and running.state in ("running", "waiting"):
+        jobs.stop(session.home, running.id, who=session.who)
+    gone = ending.retire(session.home, place, who=session.who)
+    return {"federation": name, "version": found.version, "retired": gone}
+
+
 def _checks(session: Session, name: str, port: int | None, *, linked: bool = True) -> list[Check]:
     from federated import preflight, rules, standing
     from federated.setup import gateway_of

@@ -79,6 +79,7 @@ class Hub:
     def __init__(self, root: Path, federation: Federation, port: int, file: bytes, signature: bytes) -> None:
         self.root, self.port, self.told = root, port, list[dict[str, Any]]()
         self.agreement, self.signature = file, signature
+        self.closing = False
         self.course = Course(
             home=root / "hub",
             federation=federation,
@@ -104,7 +105,15 @@ class Hub:
             signature=self.signature,
             clock=time.time,
             over=over,
+            closed=self.closed if self.closing else None,
         )
+
+    def closed(self) -> tuple[bytes, bytes]:
+        """The last version of the agreement."""
+        federation = self.course.federation
+        made = federation.model_copy(update={"ended": True, "version": federation.version + 1})
+        file = description.written(made)
+        return file, key(0).sign(description.PURPOSE + file)
 
     def record(self, number: int) -> checkpoint.Record | None:
         """The record of a round."""
@@ -202,10 +211,21 @@ def test_rounds_go_on_whoever_is_killed(tmp_path: Path) -> None:
             for site in sites.values():
                 site.held.clear()
             done = coordinator.course.last()[0]
+            coordinator.closing = True
             with coordinator.running():
                 coordinator.until(done + 1)
                 with sites["s4"].running():  # and the fourth is back, with an adapter of long ago
                     last = coordinator.until(5, 180)
+                    limit = time.monotonic() + 60
+                    while coordinator.told[-1]["what"] != "ended":
+                        assert time.monotonic() < limit, coordinator.told[-5:]
+                        time.sleep(0.1)
+                # who is there at the end hears of it, and its worker ends by itself
+                assert set(coordinator.told[-1]["heard"]) >= {"s1", "s2", "s3"}
+                for name in ("s1", "s2", "s3"):
+                    assert sites[name].told[-1]["what"] == "ended"
+                    newest = (sites[name].seat.home / "agreement.toml").read_bytes()
+                    assert description.parsed(newest).ended
     assert len(last.updates) >= 3
     assert coordinator.course.last()[0] == 5
     # every site answered each round once, and what was averaged is what it signed

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from federation import SITES, enrolled, started, until
+from federation import SITES, Hospital, enrolled, started, until
 
 pytestmark = pytest.mark.slow
 
@@ -17,6 +18,11 @@ _OPTIONS = (
     *("--rounds", "3", "--quorum", "3", "--deadline", "1"),
     *("--steps", "1", "--sample-rate", "0.06", "--delta", "1e-4"),
 )
+
+
+def state(who: Hospital) -> dict[str, Any]:
+    """What a home says of the federation."""
+    return who.cloister("federate", "status", "valley")
 
 
 def test_three_hospitals_train_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,9 +38,12 @@ def test_three_hospitals_train_one_model(tmp_path: Path, monkeypatch: pytest.Mon
         hub.kill(run)  # the coordinator dies in the middle of a round
         assert hub.cloister("federate", "status", "valley")["job"]["state"] == "died"
         assert hub.cloister("job", "resume", run)["state"] == "done"
-        assert resumed.poll() is None, "who looks on at the site was left alone"
-        with ThreadPoolExecutor(2) as several:
-            list(several.map(lambda name: sites[name].cloister("job", "stop", jobs[name]), SITES))
+        assert resumed.wait(60) == 0, "who looks on at the site was not told of the end"
+    for name in SITES:  # all have heard of the end, and have no key of it any more
+        until(lambda name=name: state(sites[name])["job"]["state"] == "done", f"{name} did not end")
+        assert state(sites[name])["agreement"]["ended"]
+        assert not (sites[name].home / "federations" / "valley" / "link" / "pki" / "site.key").exists()
+    assert not (hub.home / "federations" / "valley" / "authority.key").exists()
 
     found = hub.cloister("federate", "status", "valley")
     assert [one["round"] for one in found["rounds"]] == [1, 2, 3]

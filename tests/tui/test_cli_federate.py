@@ -69,6 +69,33 @@ def test_from_a_request_to_a_seat(hub: Hospital, tmp_path: Path) -> None:
     assert typed(site, "status", "south", code=3)["error"]["code"] == "not-found"
 
 
+def test_the_end_at_the_coordinator_and_by_a_notice_at_a_site(hub: Hospital, tmp_path: Path) -> None:
+    site, request, kit, note = hospital(tmp_path, "st-anna"), tmp_path / "r", tmp_path / "k", tmp_path / "n"
+    asked = typed(site, "request", "north", "--dataset", "visits", "--to", str(request))
+    typed(hub, "approve", str(request), "--words", asked["words"], "--to", str(kit))
+    typed(site, "join", str(kit), "--words", hub.words)
+    early = typed(hub, "end", "north", code=2)["error"]
+    assert "0 of" in early["message"] and "--unfinished" in early["hint"]
+    typed(site, "end", "north", "--unfinished", code=2)  # no site ends it for the others
+    (tmp_path / "false").write_bytes(request.read_bytes())
+    assert typed(site, "end", "north", "--notice", str(tmp_path / "false"), code=12)["error"]["hint"]
+    done = typed(hub, "end", "north", "--unfinished", "--to", str(note))
+    assert done["retired"] == ["authority.key", "link/pki/server.key"] and done["sites"] == ["st-anna"]
+    assert typed(hub, "status", "north")["agreement"]["ended"]
+    assert typed(hub, "list")["federations"][0]["ended"]
+    for who in (hub, site):
+        if who is site:
+            heard = typed(site, "end", "north", "--notice", str(note))
+            assert len(heard["retired"]) == 3
+        refused = typed(who, "start", "north", code=2)["error"]["message"]
+        assert "the coordinator has ended it" in refused
+    assert typed(hub, "end", "north")["before"]
+    plain = CliRunner().invoke(app, ["federate", "status", "north", "--home", str(site.home.path)])
+    assert "ENDED" in plain.output
+    helped = CliRunner().invoke(app, ["federate", "end", "--help"])
+    assert helped.exit_code == 0 and "--notice" in helped.output and "--unfinished" in helped.output
+
+
 def test_a_stopped_join_names_all_that_is_wrong_and_takes_no_seat(hub: Hospital, tmp_path: Path) -> None:
     small, request, kit = hospital(tmp_path, "small", records=40), tmp_path / "r", tmp_path / "k"
     asked = typed(small, "request", "north", "--dataset", "visits", "--to", str(request))

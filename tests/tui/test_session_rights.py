@@ -125,6 +125,8 @@ WAYS: dict[str, tuple[str, ...]] = {
     "session_federate.pause": ("federate.veto",),
     "session_federate.veto": ("federate.veto",),
     "session_federate.leave": ("federate.veto",),
+    "session_federate.end": ("federate.coordinate",),
+    "session_federate.ended": ("federate.veto",),
     "session_reports.report": ("report.read",),
     "session_reports.export_page": ("report.export",),
     "session_routes.routes": ("site.read",),

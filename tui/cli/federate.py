@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from appliance.core.errors import ConfigWrong
-from tui.cli import federate_carry, federate_setup, federate_simulate
+from tui.cli import federate_carry, federate_end, federate_setup, federate_simulate
 from tui.cli import federate_lines as lines
 from tui.cli.asking import passphrase_of, read_passphrase
 from tui.cli.face import Face, command
@@ -19,6 +19,7 @@ command(app, "init")(federate_setup.init)
 command(app, "export-round")(federate_carry.export_round)
 command(app, "import-round")(federate_carry.import_round)
 command(app, "simulate")(federate_simulate.simulate)
+command(app, "end")(federate_end.end)
 
 Name = Annotated[str, typer.Argument(help="The federation.")]
 
@@ -154,7 +155,7 @@ def list_(face: Face) -> None:
                 one["side"],
                 one["sites"] if one["sites"] is not None else "-",
                 one["rounds"] or "-",
-                one["expires"] or "-",
+                "ended" if one["ended"] else one["expires"] or "-",
                 f"{one['job']} {one['state']}" if one["job"] else "-",
             )
             for one in found
@@ -194,7 +195,9 @@ def start(
     result = face.follow(job_id).end["result"]
     if isinstance(result, dict) and result.get("name"):
         face.say(f"{result['name']}: {result['rounds']} rounds on {result['base']}")
-        face.say(f"Next: cloister evaluate {result['name']}")
+        face.say(f"{name} has ended. Next: cloister evaluate {result['name']}")
+    elif isinstance(result, dict) and result.get("ended"):
+        face.say(f"{name} has ended, after {result['rounds']} rounds here.")
     face.result({"job": job_id, **(result or {})})
 
 

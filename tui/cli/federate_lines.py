@@ -55,7 +55,8 @@ def status(face: Face, found: Mapping[str, Any]) -> None:
     )
     face.wrap(
         f"version {agreed['version']} by {agreed['coordinator']} ({agreed['gateway']}): {agreed['rounds']}"
-        f" rounds on {agreed['base']}, {agreed['mode']}, {private}, until {agreed['expires'][:10]}",
+        f" rounds on {agreed['base']}, {agreed['mode']}, {private}, "
+        + ("ENDED" if agreed["ended"] else f"until {agreed['expires'][:10]}"),
         "  ",
         "  ",
     )
@@ -171,6 +172,9 @@ def event_line(event: Mapping[str, Any]) -> str | None:
         come = f"here: {', '.join(event['come'])}" if event["come"] else ""
         gone = f"gone: {', '.join(event['gone'])}" if event["gone"] else ""
         return "; ".join(filter(None, (come, gone))) or None
+    if what == "ended":
+        unheard = ", ".join(event.get("unheard", ()))
+        return "the federation has ended" + (f"; not told yet: {unheard}" if unheard else "")
     if what == "update":
         return f"round {event['round']}: {event['site']} sent {event['bytes']:,} bytes"
     if what in ("refused", "refusal", "late"):
