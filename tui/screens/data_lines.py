@@ -43,7 +43,7 @@ def steps_text(data: Dataset, events: Sequence[Event]) -> str:
         f"[x] clean   {dropped:,} left out",
         "[x] split   by " + (data.unit or "record"),
         "    " + "  ".join(f"{name} {count:,}" for name, count in data.counts.items()),
-        f"[x] keep    v{data.version}, sha256 {data.sha256[:12]}",
+        f"[x] keep    v{data.version}, sha256 {data.sha256[:8]}",
         "",
         f"learns  {LEARNS[data.task]}",
         f"from    {source}",
