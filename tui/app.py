@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,20 +27,12 @@ from tui.commands import Commands
 from tui.discreet import Discreet
 from tui.first import Begun, FirstRun, needed
 from tui.idle import LOOK, Idle
-from tui.screens.audit import AuditScreen
-from tui.screens.data import DataScreen
-from tui.screens.evaluate import EvaluateScreen
 from tui.screens.form import FormWindow
 from tui.screens.frame import Framed
-from tui.screens.home import HomeScreen
 from tui.screens.jobs import JobsScreen
 from tui.screens.modals import Words
-from tui.screens.models import ModelsScreen
-from tui.screens.privacy import PrivacyScreen
-from tui.screens.serve import ServeScreen
+from tui.screens.modes import new_screen
 from tui.screens.site import SiteView
-from tui.screens.sites import SitesScreen
-from tui.screens.train import TrainScreen
 from tui.session import Session
 from tui.settings import SETTINGS, place, read_settings, write_settings
 from tui.starting import at_start
@@ -53,17 +46,7 @@ class Cloister(Discreet[None]):
     CSS_PATH = "app.tcss"
     TITLE = "Cloister"
     LAST_WORDS = "error: The screens stopped on an unexpected error; jobs go on.\ntry: cloister job list"
-    MODES: ClassVar[dict[str, type[Framed]]] = {  # type: ignore[assignment]
-        "home": HomeScreen,
-        "data": DataScreen,
-        "train": TrainScreen,
-        "evaluate": EvaluateScreen,
-        "models": ModelsScreen,
-        "serve": ServeScreen,
-        "sites": SitesScreen,
-        "privacy": PrivacyScreen,
-        "audit": AuditScreen,
-    }
+    MODES = {mode: partial(new_screen, mode) for _, mode, _ in SCREENS}  # noqa: RUF012
     DEFAULT_MODE = "home"
     COMMANDS = {Commands}  # noqa: RUF012
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (80, "-normal"), (120, "-wide")]  # noqa: RUF012

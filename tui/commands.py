@@ -11,6 +11,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from tui.screens.deeds import Deed, deed_of, why_not
 from tui.screens.entry import Entry
 from tui.screens.frame import Framed
+from tui.screens.modes import screen_class
 from tui.screens.site import SiteView
 from tui.steps import NextStep
 
@@ -94,7 +95,7 @@ class Commands(Provider):
     def _entries(self) -> list[tuple[str, Entry]]:
         """Each entry with the screen it belongs to, "" where any will do."""
         app = cast("Cloister", self.app)
-        own = [(mode, entry) for mode, screen in app.MODES.items() for entry in screen.PALETTE]
+        own = [(mode, entry) for mode in app.MODES for entry in screen_class(mode).PALETTE]
         return [*own, *(("", entry) for entry in entries(app.view))]
 
     def _run(self, mode: str, entry: Entry) -> None:

@@ -26,6 +26,7 @@ from tui.screens.job import JobScreen
 from tui.screens.jobs import JobsScreen
 from tui.screens.modals import Confirm, Words
 from tui.screens.models import ModelsScreen
+from tui.screens.modes import screen_class
 from tui.screens.story import Line, Picture
 from tui.steps import NextStep
 
@@ -173,7 +174,7 @@ def test_the_palette_has_our_table_and_no_screenshot(tmp_path: Path) -> None:
         assert {"job tail 0001", "job resume 0001", "evaluate lora-0002", "quantize demo-base"} <= set(words)
         assert "job stop 0001" not in words
         assert len(words) == len(set(words)) and [entry.words for entry in FIXED] == words[: len(FIXED)]
-        own = [entry.words for screen in app.MODES.values() for entry in screen.PALETTE]
+        own = [entry.words for mode in app.MODES for entry in screen_class(mode).PALETTE]
         assert len({*own, *words}) == len(own) + len(words)
         await pilot.press("colon")
         await until(pilot, lambda: isinstance(app.screen, CommandPalette), "no palette")
