@@ -1,4 +1,6 @@
-"""One call of a site to its gateway: whether it is there, lets this site in, and what time it is there.
+"""A call of a site to its gateway: whether it is there, lets this site in, and what time it is there.
+
+The preflight tells it in words; while rounds run, the link asks what is wrong and tells a code (words.py).
 
 Flower refuses a site whose clock is more than 5 s ahead of the coordinator's or 305 s behind it, and does not
 say so (1.41: the node tries for ever), so the limits here are a little closer.
@@ -12,7 +14,11 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeVar
+
+from cryptography import x509
 
 from federated.description import Federation
 from federated.flower.gateway import CLOCK
@@ -40,13 +46,8 @@ def ask_clock(federation: Federation, place: Place, made: Callable[..., T]) -> l
                 "gateway", "certificate and key of this site do not belong together", "Enrol this site anew."
             )
         ]
-    line = http.client.HTTPSConnection(host, int(port), timeout=_PATIENCE, context=trust)
     try:
-        begun = time.time()
-        line.request("GET", CLOCK)
-        reply = line.getresponse()
-        content = reply.read(1 << 16)
-        ended = time.time()
+        offset = _offset(host, int(port), trust)
     except ssl.SSLCertVerificationError as problem:
         return [said("gateway", *_unverified(problem, federation))]
     except (ssl.SSLError, ConnectionResetError, http.client.HTTPException):
@@ -67,10 +68,8 @@ def ask_clock(federation: Federation, place: Place, made: Callable[..., T]) -> l
                 "Check address, firewall and whether it runs there: cloister federate start.",
             )
         ]
-    finally:
-        line.close()
     there = made(name="gateway", good=True, found=federation.gateway, stops="start")
-    if reply.status != 200:
+    if offset is None:
         return [
             there,
             said(
@@ -79,7 +78,6 @@ def ask_clock(federation: Federation, place: Place, made: Callable[..., T]) -> l
                 "Call the coordinator.",
             ),
         ]
-    offset = (begun + ended) / 2 - float(json.loads(content)["time"])
     good = -BEHIND <= offset <= AHEAD
     way = "ahead of" if offset > 0 else "behind"
     found = f"{abs(offset):.1f} s {way} the coordinator"
@@ -94,6 +92,39 @@ def ask_clock(federation: Federation, place: Place, made: Callable[..., T]) -> l
             f"Set the clock: at most {AHEAD:.0f} s ahead and {BEHIND:.0f} s behind are let in.",
         ),
     ]
+
+
+def trouble(pki: Path, gateway: str) -> str | None:
+    """The code of what keeps the site with these certificates from its gateway (host:port), if anything."""
+    host, _, port = gateway.rpartition(":")
+    try:
+        own = x509.load_pem_x509_certificate((pki / "site.pem").read_bytes())
+        if datetime.now(UTC) >= own.not_valid_after_utc:
+            return "expired"
+        offset = _offset(host, int(port), client_context(pki / "ca.crt", pki / "site.pem", pki / "site.key"))
+    except ssl.SSLCertVerificationError as problem:
+        return "gateway-expired" if problem.verify_code == _EXPIRED else "other-gateway"
+    except (ssl.SSLError, ConnectionResetError, http.client.HTTPException) as problem:
+        return "expired" if "EXPIRED" in str(getattr(problem, "reason", "")) else "turned-away"
+    except (OSError, ValueError):
+        return "unreachable"
+    if offset is None:
+        return "not-in"
+    return "clock-ahead" if offset > AHEAD else "clock-behind" if offset < -BEHIND else None
+
+
+def _offset(host: str, port: int, trust: ssl.SSLContext) -> float | None:
+    """How far this machine's clock is ahead of the gateway's, in seconds; None where it lets nobody in."""
+    line = http.client.HTTPSConnection(host, port, timeout=_PATIENCE, context=trust)
+    try:
+        begun = time.time()
+        line.request("GET", CLOCK)
+        reply = line.getresponse()
+        content = reply.read(1 << 16)
+        ended = time.time()
+    finally:
+        line.close()
+    return (begun + ended) / 2 - float(json.loads(content)["time"]) if reply.status == 200 else None
 
 
 def _unverified(problem: ssl.SSLCertVerificationError, federation: Federation) -> tuple[str, str]:

@@ -49,6 +49,19 @@ _OTHERS = {
     "node-key": ("a certificate with another site's node key", "revoke it, if it was stolen"),
     "rate": ("more calls than a site makes", "look at the site"),
     "size": ("a message of more than 16 MB", "look at the site"),
+    "clock-ahead": (
+        "the site's clock is ahead of the coordinator's by more than 4 s",
+        "set the site's clock",
+    ),
+    "clock-behind": ("the site's clock is more than 300 s behind the coordinator's", "set the site's clock"),
+    "expired": ("the site's certificate has expired", "enrol the site anew; the coordinator makes a new kit"),
+    "gateway-expired": ("the gateway's certificate has expired", "the coordinator makes a new federation"),
+    "other-gateway": (
+        "what answers as the gateway has no certificate of this federation",
+        "look at the address and what stands in between",
+    ),
+    "turned-away": ("the gateway ended the call", "ask the coordinator; there may be a newer kit"),
+    "not-in": ("the gateway does not let this site in", "call the coordinator"),
     "unreachable": ("the other side does not answer", "look at the network, and whether it runs there"),
 }
 

@@ -17,13 +17,14 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from federated import description
-from federated.description import Federation
+from federated.description import Federation, Site
 from federated.flower import door
 from federated.flower.relay import LARGEST_BODY, relay, server_context
 
@@ -33,6 +34,7 @@ VERBS = (
 )  # fmt: skip
 CLOCK = "/clock"
 """What a site's preflight asks for: the coordinator's time, in seconds. Only the certificate is looked at."""
+_AHEAD, _BEHIND = 5.0, 305.0  # Flower's
 PER_SECOND, BURST = 100.0, 400.0  # requests of one site
 
 
@@ -69,12 +71,16 @@ class Doorman:
             self._read = (stamp, description.parsed(path.read_bytes()))
         return self._read[1]
 
+    def site(self, certificate: bytes) -> Site | None:
+        """Whose certificate (DER) it is."""
+        print_of = hashlib.sha256(certificate).hexdigest()
+        return next((one for one in self.federation().sites if one.certificate == print_of), None)
+
     def reason(self, path: str, method: str, certificate: bytes | None, node: str | None) -> str | None:
         """Why a request may not pass; None where it may. `certificate` is DER, `node` Flower's header."""
         if certificate is None:
             return "certificate"
-        print_of = hashlib.sha256(certificate).hexdigest()
-        site = next((one for one in self.federation().sites if one.certificate == print_of), None)
+        site = self.site(certificate)
         if site is None:
             return "unknown-certificate"
         if site.state != "in":
@@ -98,6 +104,21 @@ def openssh(header: str) -> str | None:
         return None
 
 
+def clock(signed: str | None, now: float) -> str | None:
+    """The code of a node's clock that is too far off for Flower, by the time it signed."""
+    try:
+        age = now - datetime.fromisoformat(signed or "").timestamp()
+    except ValueError:
+        return None
+    return "clock-ahead" if age < -_AHEAD else "clock-behind" if age > _BEHIND else None
+
+
+def _certificate(request: web.Request) -> bytes | None:
+    """The caller's, DER; None where the call has ended."""
+    tls = request.transport.get_extra_info("ssl_object") if request.transport else None
+    return tls.getpeercert(binary_form=True) if tls else None
+
+
 def application(folder: Path, link_port: int) -> web.Application:
     """The gateway in front of a SuperLink on 127.0.0.1:`link_port`."""
     doorman = Doorman(folder=folder)
@@ -105,15 +126,21 @@ def application(folder: Path, link_port: int) -> web.Application:
     async def check(request: web.Request) -> str | None:
         if (request.content_length or 0) > LARGEST_BODY:
             return "size"
-        assert request.transport is not None  # noqa: S101
-        tls = request.transport.get_extra_info("ssl_object")
         node = request.headers.get("flwr-public-key")
-        return doorman.reason(
-            request.path, request.method, tls.getpeercert(binary_form=True) if tls else None, node
-        )
+        reason = doorman.reason(request.path, request.method, _certificate(request), node)
+        if reason is None and (wrong := clock(request.headers.get("flwr-timestamp"), time.time())):
+            told(request, wrong)  # the SuperLink refuses it, and says so to nobody
+        return reason
 
     def told(request: web.Request, reason: str) -> None:
-        line = {"refused": reason, "from": request.remote, "path": request.path[:80]}
+        certificate = _certificate(request)
+        site = doorman.site(certificate) if certificate else None
+        line = {
+            "refused": reason,
+            "site": site.name if site else None,
+            "from": request.remote,
+            "path": request.path[:80],
+        }
         print(json.dumps(line), flush=True)  # noqa: T201
 
     def own(request: web.Request) -> web.Response | None:

@@ -241,7 +241,8 @@ def _wait(hub: Hub) -> None:
 def _gateway_said(line: Line, said: str) -> None:
     try:
         held = json.loads(said)
-        line.send("refused", reason=str(held["refused"]), place=str(held.get("from", "")))
+        place, site = str(held.get("from", "")), held.get("site")
+        line.send("refused", reason=str(held["refused"]), place=place, site=site)
     except (ValueError, KeyError, TypeError):
         return
 

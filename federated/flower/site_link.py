@@ -2,7 +2,8 @@
 
     python -m federated.flower.site_link FOLDER https://GATEWAY:PORT FAB_SHA256 FD
 
-To the worker: "asked" with what the coordinator sent; "process" of a start or an end; "refused" by the relay.
+To the worker: "asked" with what the coordinator sent; "process" of a start or an end; "refused" with what
+keeps this site from its gateway.
 From the worker: {"what": "answer"} with a body or a reason, once for each "asked"; {"what": "stop"} ends.
 """
 
@@ -14,16 +15,19 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
+from federated import calling
 from federated.flower import resident
 from federated.flower.children import Children, free_port
 from federated.flower.frames import Line
 from federated.flower.resident import Runtime, Served
 
-_LOOK = 0.05
+_LOOK, _SELDOM = 0.05, 5.0
 
 
 def start(folder: Path, gateway: str, pinned: str, line: Line) -> tuple[Children, Runtime]:
@@ -32,12 +36,19 @@ def start(folder: Path, gateway: str, pinned: str, line: Line) -> tuple[Children
     secret = folder / "node.secret"
     secret.touch(mode=0o600)
     secret.write_text(secrets.token_hex(32))
-    children = Children(folder=folder, told=lambda name, what: line.send("process", name=name, state=what))
+    doctor = _Doctor(folder=folder, gateway=gateway.removeprefix("https://"), line=line)
+
+    def told(name: str, what: str) -> None:
+        line.send("process", name=name, state=what)
+        if what != "started":
+            doctor.look()
+
+    children = Children(folder=folder, told=told)
     side, port = free_port(), free_port()
     children.add(
         "sidecar",
         [sys.executable, "-m", "federated.flower.sidecar", str(folder), str(side), gateway],
-        line=lambda said: _sidecar_said(line, said),
+        line=lambda said: _sidecar_said(doctor, said),
     )
     children.add(
         "supernode",
@@ -104,11 +115,39 @@ def _plain(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _sidecar_said(line: Line, said: str) -> None:
+@dataclass
+class _Doctor:
+    """Finds out why the gateway cannot be had, which Flower does not say, and tells the worker."""
+
+    folder: Path
+    gateway: str
+    line: Line
+    _asked: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def look(self) -> None:
+        """Look in the background, unless that was done just now."""
+        with self._lock:
+            if time.monotonic() - self._asked < _SELDOM:
+                return
+            self._asked = time.monotonic()
+        threading.Thread(target=self._tell, daemon=True).start()
+
+    def _tell(self) -> None:
+        if code := calling.trouble(self.folder / "pki", self.gateway):
+            with suppress(OSError):  # the worker is gone
+                self.line.send("refused", reason=code)
+
+
+def _sidecar_said(doctor: _Doctor, said: str) -> None:
     try:
-        line.send("refused", reason=str(json.loads(said)["refused"]))
+        reason = str(json.loads(said)["refused"])
     except (ValueError, KeyError, TypeError):
         return
+    if reason == "unreachable":
+        doctor.look()
+    else:
+        doctor.line.send("refused", reason=reason)
 
 
 if __name__ == "__main__":

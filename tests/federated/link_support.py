@@ -53,6 +53,7 @@ def prepare(root: Path, sites: int, **rounds: Any) -> tuple[Federation, int]:
     hub = root / "hub" / "pki"
     hub.mkdir(parents=True)
     (hub / "ca.crt").write_bytes(pki.pem(authority))
+    (root / "authority.key").write_bytes(pki.key_pem(root_key))
     for name in ("server",):
         key = pki.new_key()
         (hub / f"{name}.key").write_bytes(pki.key_pem(key))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,17 @@ def test_one_site_cannot_take_all_the_requests(gate: Gate, monkeypatch: pytest.M
     assert found == [None] * int(gateway.BURST) + ["rate"]
     monkeypatch.setattr(gateway.time, "monotonic", lambda: 1001.0)
     assert gate.reason() is None
+
+
+@pytest.mark.parametrize(
+    ("ahead", "code"),
+    [(10, "clock-ahead"), (4, None), (0, None), (-200, None), (-400, "clock-behind")],
+)
+def test_a_node_whose_signature_is_of_another_time_is_named(ahead: int, code: str | None) -> None:
+    signed = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    now = (signed - timedelta(seconds=ahead)).timestamp()
+    assert gateway.clock(signed.isoformat(), now) == code
+    assert gateway.clock(None, now) is None and gateway.clock("yesterday", now) is None
 
 
 @pytest.mark.parametrize("own", [True, False])

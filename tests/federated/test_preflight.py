@@ -15,13 +15,16 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from enrol_support import Hospital, approved, coordinator, hospital
 
 from appliance.core.errors import ConfigWrong
-from federated import approve, preflight, rules, standing
+from federated import approve, calling, pki, preflight, rules, standing, words
 from federated.description import Federation
 from federated.flower import door, gateway
 from federated.flower.relay import server_context
+from federated.place import Place
 from federated.preflight import Check
 
 LATER = datetime.now(UTC) + timedelta(days=4000)
@@ -105,6 +108,50 @@ def test_a_clock_that_flower_would_refuse_without_a_word(
         clock = of(site)["clock"]
     assert clock.good is good
     assert ("behind" if offset > 0 else "ahead of") in (clock.found + clock.cause)
+
+
+@pytest.mark.parametrize(
+    ("offset", "code"), [(-10.0, "clock-ahead"), (10.0, None), (200.0, None), (400.0, "clock-behind")]
+)
+def test_while_rounds_run_the_link_is_told_of_the_clock_by_a_code(
+    hub: Hospital, site: Hospital, offset: float, code: str | None
+) -> None:
+    with serving(hub, offset=offset):
+        assert calling.trouble(site.place.pki, standing.agreed(site.place).gateway) == code
+        assert code is None or "not known here" not in words.why(code)[0]
+
+
+def test_while_rounds_run_the_link_is_told_why_there_is_no_gateway_by_a_code(
+    hub: Hospital, site: Hospital
+) -> None:
+    own, address = site.place.pki, standing.agreed(site.place).gateway
+    found = [calling.trouble(own, address)]
+    with serving(hub):
+        found += [calling.trouble(own, address.replace("127.0.0.1", "localhost"))]
+        right = (own / "site.pem").read_bytes()
+        (own / "site.pem").write_bytes(expired(own / "site.key", "st-anna"))
+        found += [calling.trouble(own, address)]
+        (own / "site.pem").write_bytes(right)
+        approve.drop(hub.home, "north", "st-anna", state="dropped", who="ana")
+        found += [calling.trouble(own, address)]
+    server = hub.place.pki / "server.pem"
+    server.write_bytes(expired(hub.place.pki / "server.key", None, root=hub.place))
+    with serving(hub):
+        found += [calling.trouble(own, address)]
+    assert found == ["unreachable", "other-gateway", "expired", "not-in", "gateway-expired"]
+    assert all("not known here" not in words.why(str(code))[0] for code in found)
+
+
+def expired(key_file: Path, site: str | None, *, root: Place | None = None) -> bytes:
+    """A certificate that ended an hour ago: a site's of any authority, or the gateway's of the real one."""
+    key, began = load_pem_private_key(key_file.read_bytes(), None), datetime.now(UTC) - timedelta(hours=25)
+    if root is None:
+        own = pki.new_key()
+        authority = pki.authority(own, "north", now=began, days=1)
+        return pki.pem(pki.site_certificate(authority, own, pki.request(key, site), site, now=began, days=1))
+    authority = x509.load_pem_x509_certificate((root.pki / "ca.crt").read_bytes())
+    own = load_pem_private_key(root.authority_key.read_bytes(), None)
+    return pki.pem(pki.server_certificate(authority, own, key.public_key(), ["127.0.0.1"], now=began, days=1))
 
 
 def test_a_coordinator_that_is_not_there_stops_the_start_and_not_the_joining(site: Hospital) -> None:
