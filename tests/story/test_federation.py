@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from federation import SITES, Hospital, enrolled, started, until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 
 _OPTIONS = (
     *("--rounds", "3", "--quorum", "3", "--deadline", "1"),
