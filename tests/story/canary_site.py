@@ -85,7 +85,9 @@ class Site:
     def kill(self, job: str, stage: str) -> None:
         """SIGKILL the process of a job when it has come to `stage`."""
         events, limit = self.home / "jobs" / job / "events.jsonl", time.monotonic() + PATIENCE
-        while f'"stage": "{stage}"' not in events.read_text() and time.monotonic() < limit:
+        while time.monotonic() < limit:
+            if events.exists() and f'"stage": "{stage}"' in events.read_text():
+                break
             time.sleep(0.02)
         process = self.process(job)
         process.kill()
