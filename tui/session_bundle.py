@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from appliance.core.errors import BundleRefused, ConfigWrong, NotFound, TrustRefused
 from appliance.core.files import write_bytes
-from appliance.core.home import Home
+from appliance.core.home import Home, place_of
 from appliance.core.reading import read_bytes
 from appliance.security.bundle import reading, releasing, show
 from appliance.security.bundle.releasing import Request
@@ -36,8 +35,7 @@ KEMS = {"hybrid": "mlkem768-x25519", "x25519": "x25519"}
 @anyone
 def bare_home(path: Path | None) -> Home:
     """The home that is meant, neither made nor opened."""
-    chosen = path or Path(os.environ.get("CLOISTER_HOME") or Path.home() / ".cloister")
-    return Home(path=chosen.expanduser().absolute())
+    return Home(path=place_of(path))
 
 
 # --- this site's keys

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from appliance.core.errors import NeedsApproval
+
+if TYPE_CHECKING:
+    from appliance.ops.removal import Removal
 
 NO_PRIVACY = (
     "NO PRIVACY: nobody is protected. This model may repeat the records it was trained on, word for word, to"
@@ -30,6 +35,14 @@ LEARNS = {
 def bytes_text(size: float) -> str:
     """Bytes in MB or GB."""
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def waiting_text(problem: NeedsApproval) -> str:
+    """Who must agree, where they do, and what to do then."""
+    return (
+        f"{problem.message}\n\n{problem.hint}"
+        "\n\nOn the screens they sign under 9 Audit, key r. Then do this again: nothing was done yet."
+    )
 
 
 def gate_word(report: Mapping[str, Any]) -> str:
@@ -118,3 +131,15 @@ def proof_words(proof: dict[str, Any]) -> str:
             f" same top token {loss['same_top_clear']:.1%} where it is clear"
         )
     return f"{proof['verdict']} against transformers: same tokens, KL {proof['logits']['F16']['kl_mean']:.1e}"
+
+
+def removal_lines(going: Removal) -> list[str]:
+    """What goes with a model that is removed, and what stays."""
+    model = going.model
+    count = f"{going.files} {'file' if going.files == 1 else 'files'}, {bytes_text(going.size)}"
+    lines = [f"{model.name} ({model.kind}, sha256 {model.sha256[:12]}): {count}"]
+    if not going.files:
+        lines.append(f"Its files lie outside of the site's models and stay: {model.path}")
+    if going.reports:
+        lines.append(f"Its reports ({going.reports}) will let no model of that name be served.")
+    return [*lines, "Privacy that was spent on it stays spent."]

@@ -16,7 +16,7 @@ from federated import course as plain
 from federated import messages
 from federated.admit import Admitted
 from federated.flower.frames import Frame
-from federated.rounds import MOST_ASKED, Round, next_step
+from federated.rounds import LOST, MOST_ASKED, Round, next_step
 from federated.secagg.coordinator import Gathered
 from federated.secagg.federation import Plan
 from federated.secagg.refused import Refused
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from federated.hub import _Hub as Hub
 
 _QUICK = 60.0  # seconds for a step in which nobody trains
-_LINK = "flower-"  # what the link says of a site that is gone
 _STEP = {wire.KEYS: 0, wire.TRAIN: 1, wire.OPEN: 2}
 
 
@@ -67,7 +66,7 @@ def take(hub: Hub, state: Round, frame: Frame) -> None:
         return  # it was asked twice, and answered both times alike
     elif reason == messages.BEHIND:
         _ask_to_train(hub, state, one, [site], whole=True)
-    elif reason.startswith(_LINK):
+    elif reason.startswith(LOST):
         hub.told("refusal", site=site, round=state.number, reason=reason)  # it is asked when it is back
     elif reason and one.survivors:
         hub.secure.closed.add(site)

@@ -12,13 +12,14 @@ from test_cli_train import PREVIEW
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from appliance.core.errors import ConfigWrong
+from appliance.core.errors import ConfigWrong, NeedsApproval
 from appliance.train.settings import Settings, settings_from
 from tui.app import Cloister
 from tui.cli.train_options import OPTIONS
 from tui.fields import answers
 from tui.screens.form import FormWindow
 from tui.screens.frame import Looking
+from tui.screens.modals import Confirm, Words
 from tui.screens.training import ConfirmTraining
 from tui.screens.training_fields import Choices, spec_from, training_fields
 from tui.screens.training_form import typed
@@ -132,3 +133,31 @@ def test_with_everything_shown_the_arrows_still_go_from_field_to_field(
         assert "Cancel" in shown(app) and "processes" in shown(app)
 
     screens(a.session(tmp_path), act)
+
+
+def test_a_training_without_privacy_that_two_must_agree_to_is_told_in_words_and_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tui.screens.training_form._there", lambda site: THERE)
+    site = a.session(tmp_path)
+
+    def start(spec: dict[str, Any]) -> str:
+        assert spec["settings"]["private"] is False
+        raise NeedsApproval("Two people must agree to this.", "cloister approve 0001", request="0001")
+
+    monkeypatch.setattr(site, "plan_training", lambda spec: PREVIEW)
+    monkeypatch.setattr(site, "start_training", start)
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "Next step" in shown(app), "no Home")
+        await pilot.press("3", "n")
+        await until(pilot, lambda: isinstance(app.screen, FormWindow), "no form")
+        await pilot.press("down", "down", "left", *("up",) * 3, "enter")
+        await until(pilot, lambda: isinstance(app.screen, Confirm), "no plan")
+        await pilot.press("tab", "enter")
+        await until(pilot, lambda: isinstance(app.screen, Words), "not told")
+        assert "cloister approve 0001" in shown(app) and "9 Audit, key r" in shown(app)
+        await pilot.press("escape")
+        await until(pilot, lambda: "No training yet." in shown(app), "something began")
+
+    screens(site, act)

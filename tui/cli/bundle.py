@@ -166,43 +166,16 @@ def span(text: str) -> int:
 
 def _say_leaving(face: Face, asked: Request) -> dict[str, Any]:
     from appliance.security.bundle.show import leaving
+    from tui.cli.bundle_lines import leaving_lines
 
     shown = leaving(asked)
-    face.say(f"This leaves the building ({_size(shown['size'])}):")
-    _say_files(face, shown)
-    face.wrap(f"For {', '.join(one['name'] for one in shown['recipients'])}, for {shown['days']} days.")
-    face.wrap(f"Privacy: {shown['privacy']}.", rest="  ")
-    if shown["eval"]:
-        face.wrap("Report: " + ", ".join(f"{key} {value}" for key, value in shown["eval"].items()), rest="  ")
-    face.say("Not protected:")
-    for told in shown["not_protected"]:
-        face.wrap(told, "- ", "  ")
-    face.say("Request " + shown["request"])
+    for line in leaving_lines(shown):
+        face.say(line)
     return shown
 
 
 def _say_inside(face: Face, found: Mapping[str, Any]) -> None:
-    face.say(f"  signed with  {found['words']}")
-    face.say(f"  made         {found['created']}, good until {found['expires']}")
-    face.say(f"  number       {found['seq']} of line {found['line']}, key epoch {found['key_epoch']}")
-    face.say(f"  sealed       {found['suite']} for {found['recipients']}")
-    face.wrap(found["privacy_text"], "  privacy      ", " " * 15)
-    if found["eval"]:
-        face.wrap(
-            ", ".join(f"{key} {value}" for key, value in found["eval"].items()), "  report       ", " " * 15
-        )
-    _say_files(face, found)
+    from tui.cli.bundle_lines import inside_lines
 
-
-def _say_files(face: Face, shown: Mapping[str, Any]) -> None:
-    face.table(
-        ("file", "size", "what it is"),
-        [(one["path"][:40], _size(one["size"]), one["what"][:26]) for one in shown["files"]],
-        "Nothing.",
-    )
-
-
-def _size(size: int) -> str:
-    from appliance.security.bundle.show import size_text
-
-    return size_text(size)
+    for line in inside_lines(found):
+        face.say(line)

@@ -14,7 +14,16 @@ from appliance.core.errors import ConfigWrong
 from appliance.models.registry import Model
 from tui.cli.curves import room, terminal_curves
 from tui.cli.face import Face, command
-from tui.words import NO_PRIVACY, bytes_text, figure, gate_word, privacy_lines, standing, training_lines
+from tui.words import (
+    NO_PRIVACY,
+    bytes_text,
+    figure,
+    gate_word,
+    privacy_lines,
+    removal_lines,
+    standing,
+    training_lines,
+)
 
 _CURVE_LINES = 12
 _NOT_OF_NAMES, _LONGEST_NAME = re.compile(r"[^A-Za-z0-9._-]+"), 64
@@ -125,13 +134,10 @@ def remove(
     leads to it. Privacy that was spent on it stays spent.
     """
     going = face.session.plan_removal(name)
-    model = going.model
-    count = f"{going.files} {'file' if going.files == 1 else 'files'}, {bytes_text(going.size)}"
-    face.say(f"{name} ({model.kind}, sha256 {model.sha256[:12]}): {count}")
-    if not going.files:
-        face.wrap(f"Its files lie outside of the site's models and stay: {model.path}", "  ", "  ")
-    if going.reports:
-        face.wrap(f"Its reports ({going.reports}) will let no model of that name be served.", "  ", "  ")
+    first, *rest = removal_lines(going)
+    face.say(first)
+    for line in rest:
+        face.wrap(line, "  ", "  ")
     if not yes and not _agreed(face, name):
         return
     face.session.remove_model(name)

@@ -13,15 +13,15 @@ from tui.cli.files_plan import files_lines, histogram
 from tui.cli.train import say_report
 from tui.words import bytes_text
 
-_ALL = "F16,IQ4_XS,Q4_0,Q4_K_M,Q5_K_M,Q6_K,Q8_0"
-_DEFAULT = "Q4_K_M,Q8_0"
+TYPES = "F16,IQ4_XS,Q4_0,Q4_K_M,Q5_K_M,Q6_K,Q8_0"
+USUAL = "Q4_K_M,Q8_0"
 _LEGEND = (
     "KL: mean distance from the odds of F16 (of F16: from transformers; 0 is the same). same_top: how often"
     " the likeliest token is the same. ppl: perplexity over that of F16 (x1.000 is the same)."
 )
 
 Types = Annotated[
-    str | None, typer.Option("--to", help=f"Types, separated by commas: {_ALL}. Default: {_DEFAULT}.")
+    str | None, typer.Option("--to", help=f"Types, separated by commas: {TYPES}. Default: {USUAL}.")
 ]
 Limit = Annotated[
     list[str] | None,
@@ -94,9 +94,9 @@ def quantize(
     from quantize.limits import read_limits
     from quantize.recipe import read_tensor_types
 
-    types = [part.strip().upper() for part in (_DEFAULT if to is None else to).split(",")]
+    types = [part.strip().upper() for part in (USUAL if to is None else to).split(",")]
     if not all(types):
-        raise ConfigWrong("--to has an empty type.", f"Name types with commas between: {_ALL}.")
+        raise ConfigWrong("--to has an empty type.", f"Name types with commas between: {TYPES}.")
     spec: dict[str, Any] = {
         "model": model,
         "types": types,
@@ -116,7 +116,7 @@ def quantize(
         raise ConfigWrong("--context only says what to plan for.", "Add --plan, or leave --context out.")
     if plan or device_ram is not None:
         if to is None:
-            spec["types"] = _ALL.split(",")
+            spec["types"] = TYPES.split(",")
         told = face.session.plan_quantising(spec, device=device_ram, context=context)
         for line in files_lines(told):
             face.say(line)

@@ -11,7 +11,6 @@ from textual.containers import Vertical
 from textual.widgets import DataTable
 
 from appliance.data.store import Dataset
-from tui.screens.agreeing import Agreeing
 from tui.screens.data_lines import about, cells
 from tui.screens.data_removing import ask_removal
 from tui.screens.data_view import DataView
@@ -22,7 +21,7 @@ from tui.screens.site import SiteView
 from tui.widgets.pane import Pane
 
 
-class DataScreen(Agreeing, Listing):
+class DataScreen(Listing):
     """The datasets."""
 
     HERE = "data"

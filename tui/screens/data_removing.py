@@ -9,9 +9,9 @@ from appliance.data.store import Dataset
 from appliance.ops.data_removal import DataRemoval
 from tui import session_data
 from tui.fields import Field
-from tui.screens.agreeing import Agreeing
 from tui.screens.data_lines import removal_text, removed_text, versions_of
 from tui.screens.form import FormWindow
+from tui.screens.frame import Framed
 from tui.screens.modals import ConfirmName
 from tui.screens.site import SiteView
 
@@ -28,7 +28,7 @@ _WHAT = (
 )
 
 
-def ask_removal(screen: Agreeing, data: Dataset, then: Callable[[], object]) -> None:
+def ask_removal(screen: Framed, data: Dataset, then: Callable[[], object]) -> None:
     """Ask, remove, and go on with `then`."""
     view: SiteView | None = getattr(screen, "view", None)
 
@@ -42,13 +42,13 @@ def ask_removal(screen: Agreeing, data: Dataset, then: Callable[[], object]) -> 
         _plan(screen, data.title, then)
 
 
-def _plan(screen: Agreeing, name: str, then: Callable[[], object]) -> None:
+def _plan(screen: Framed, name: str, then: Callable[[], object]) -> None:
     def planned(going: DataRemoval) -> None:
         screen.app.push_screen(ConfirmName(removal_text(going), name, "Remove for good"), sure)
 
     def sure(yes: bool | None) -> None:
         if yes:
-            screen.attempt_by_two(lambda: session_data.remove(screen.site, name), removed)
+            screen.attempt(lambda: session_data.remove(screen.site, name), removed)
 
     def removed(going: DataRemoval) -> None:
         screen.app.notify(removed_text(going), markup=False)

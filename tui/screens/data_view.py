@@ -11,7 +11,6 @@ from textual.containers import Horizontal, VerticalScroll
 from appliance.core.errors import NotFound
 from appliance.core.events import Event
 from appliance.data.store import Dataset
-from tui.screens.agreeing import Agreeing
 from tui.screens.data_lines import found_text, learnt_from, log_text, steps_text, used_text, versions_of
 from tui.screens.data_removing import ask_removal
 from tui.screens.frame import Looking
@@ -21,7 +20,7 @@ from tui.screens.story import Line, Story
 from tui.widgets.pane import Pane
 
 
-class DataView(Agreeing, Looking):
+class DataView(Looking):
     """A dataset version."""
 
     HERE = "data"

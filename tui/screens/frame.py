@@ -15,7 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Footer
 from textual.worker import Worker, WorkerState, get_current_worker
 
-from appliance.core.errors import ApplianceError
+from appliance.core.errors import ApplianceError, NeedsApproval
 from appliance.security.people.guard import Actor
 from tui.messages import Allowed, Did, Looked
 from tui.screens.deeds import Deed, do, plan_text, stop_question
@@ -25,6 +25,7 @@ from tui.screens.site import JobRow, SiteView, look
 from tui.screens.training import ConfirmTraining
 from tui.session import Session
 from tui.widgets.frame import SCREENS, ScreenLine, TitleLine
+from tui.words import waiting_text
 
 if TYPE_CHECKING:
     from tui.app import Cloister
@@ -273,11 +274,14 @@ class Framed(Screen[None]):
         self.site.resume_job(job_id)
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
-        """What went wrong in a worker is told, never swallowed."""
+        """What went wrong in a worker is told, never swallowed; what two people must agree to is no error."""
         if event.worker.group == "do" and event.state in (WorkerState.ERROR, WorkerState.CANCELLED):
             self._doing = False
-        if event.state is WorkerState.ERROR and event.worker.error is not None:
-            cast("Cloister", self.app).tell(event.worker.error)
+        problem = event.worker.error if event.state is WorkerState.ERROR else None
+        if isinstance(problem, NeedsApproval):
+            self.app.push_screen(Words("Two people must agree", waiting_text(problem)))
+        elif problem is not None:
+            cast("Cloister", self.app).tell(problem)
 
 
 class Looking(Framed):

@@ -12,25 +12,27 @@ from appliance.ops.removal import Removal
 from appliance.security.bundle.releasing import Request
 from appliance.security.bundle.show import leaving
 from tui import session_bundle
+from tui.cli.bundle_lines import inside_lines, leaving_lines
+from tui.cli.quantize import TYPES, USUAL
 from tui.fields import Field
-from tui.screens.agreeing import Agreeing
 from tui.screens.deeds import quantising
 from tui.screens.form import FormWindow
+from tui.screens.frame import Framed
 from tui.screens.modals import ConfirmName, Words
 from tui.session import Session
-from tui.words import bytes_text
+from tui.words import removal_lines
 
 DAY = 24 * 3600
 CHECK, TAKE = "check it", "take it in"
-_TYPES = "Q4_K_M,Q8_0"
+_WIDTH = 66  # of a window at 80 columns
 
 QUANTISING = (
     Field(
         key="types",
         title="types",
-        help="F16, IQ4_XS, Q4_0, Q4_K_M, Q5_K_M, Q6_K, Q8_0, with commas. Less bits: smaller, faster, less"
-        " exact. What is too lossy for its bound is stepped up, and told.",
-        default=_TYPES,
+        help=f"Of {TYPES}. Fewer bits: smaller, faster, less exact. What is too lossy for its bound is"
+        " stepped up, and told.",
+        default=USUAL,
         needed=True,
     ),
     Field(
@@ -58,13 +60,13 @@ INCOMING = (
 )
 
 
-def ask_quantising(screen: Agreeing, model: Model) -> None:
+def ask_quantising(screen: Framed, model: Model) -> None:
     """Ask which types, show the plan, and start it."""
 
     def spec_of(found: Mapping[str, Any]) -> dict[str, Any]:
         types = [part.strip().upper() for part in found["types"].split(",") if part.strip()]
         if not types:
-            raise ConfigWrong("No type is named.", f"Such as {_TYPES}.")
+            raise ConfigWrong("No type is named.", f"Such as {USUAL}.")
         return {"model": model.name, "types": types} | ({"imatrix": True} if found["imatrix"] else {})
 
     def answered(found: dict[str, Any] | None) -> None:
@@ -125,7 +127,7 @@ def sending(model: str, receivers: Sequence[str]) -> tuple[Field, ...]:
     )
 
 
-def ask_export(screen: Agreeing, model: Model) -> None:
+def ask_export(screen: Framed, model: Model) -> None:
     """Ask for whom, show what leaves, have its name typed, and write it once two people agreed."""
     site = screen.site
 
@@ -144,10 +146,10 @@ def ask_export(screen: Agreeing, model: Model) -> None:
         def sure(yes: bool | None) -> None:
             if yes:
                 screen.app.notify("Writing the bundle ...", timeout=5, markup=False)
-                screen.attempt_by_two(lambda: session_bundle.export(site, asked, path.absolute()), written)
+                screen.attempt(lambda: session_bundle.export(site, asked, path.absolute()), written)
 
-        text = leaving_text(leaving(asked), path)
-        screen.app.push_screen(ConfirmName(text, model.name, "Send it"), sure)
+        lines = [*leaving_lines(leaving(asked), _WIDTH), f"File {path}"]
+        screen.app.push_screen(ConfirmName("\n".join(lines), model.name, "Send it"), sure)
 
     def written(made: Mapping[str, Any]) -> None:
         about = f"number {made['seq']}, sha256 {made['digest'][:16]}, good until {made['expires']}"
@@ -162,24 +164,10 @@ def _asked(site: Session, model: Model, found: Mapping[str, Any]) -> Request:
     )
 
 
-def leaving_text(shown: Mapping[str, Any], path: Path) -> str:
-    """Everything that leaves, for whom, and what is not protected."""
-    lines = [
-        f"This leaves the building ({bytes_text(shown['size'])}), in {path}:",
-        *(f"  {one['path']}  {bytes_text(one['size'])}  {one['what']}" for one in shown["files"]),
-        f"For {', '.join(one['name'] for one in shown['recipients'])}, for {shown['days']} days.",
-        f"Privacy: {shown['privacy']}.",
-        "Not protected:",
-        *(f"- {told}" for told in shown["not_protected"]),
-        f"Request {shown['request']}",
-    ]
-    return "\n".join(lines)
-
-
 # --- what comes
 
 
-def ask_bundle(screen: Agreeing, then: Callable[[], object]) -> None:
+def ask_bundle(screen: Framed, then: Callable[[], object]) -> None:
     """Ask for a bundle; check it, or take it in."""
     site = screen.site
 
@@ -194,59 +182,32 @@ def ask_bundle(screen: Agreeing, then: Callable[[], object]) -> None:
             screen.attempt(lambda: session_bundle.receive(site, path, name=name), taken)
 
     def checked(found: Mapping[str, Any]) -> None:
-        screen.app.push_screen(Words("The bundle is good", inside_text(found)))
+        lines = [f"  signed by    {found['signer']} ({found['vouched']})", *inside_lines(found, _WIDTH)]
+        screen.app.push_screen(Words("The bundle is good", "\n".join(lines)))
 
     def taken(found: Mapping[str, Any]) -> None:
-        screen.app.push_screen(Words(f"{found['made']} is in", inside_text(found)))
+        screen.app.push_screen(Words(f"{found['made']} is in", "\n".join(inside_lines(found, _WIDTH))))
         then()
 
     screen.app.push_screen(FormWindow("A bundle that came", "Go on", INCOMING), answered)
 
 
-def inside_text(found: Mapping[str, Any]) -> str:
-    """What a bundle says of itself, and who vouches for it."""
-    return "\n".join(
-        [
-            f"signed by    {found['signer']} ({found['vouched']}), {found['words']}",
-            f"made         {found['created']}, good until {found['expires']}",
-            f"number       {found['seq']} of line {found['line']}, key epoch {found['key_epoch']}",
-            f"sealed       {found['suite']} for {found['recipients']}",
-            f"privacy      {found['privacy_text']}",
-            *(
-                f"file         {one['path']}  {bytes_text(one['size'])}  {one['what']}"
-                for one in found["files"]
-            ),
-        ]
-    )
-
-
 # --- what goes
 
 
-def ask_removal(screen: Agreeing, model: Model, then: Callable[[], object]) -> None:
+def ask_removal(screen: Framed, model: Model, then: Callable[[], object]) -> None:
     """Say what is lost, have the name typed, and remove it once two people agreed."""
 
     def planned(going: Removal) -> None:
-        screen.app.push_screen(ConfirmName(removal_text(going), model.name, "Remove for good"), sure)
+        text = "\n".join(removal_lines(going))
+        screen.app.push_screen(ConfirmName(text, model.name, "Remove for good"), sure)
 
     def sure(yes: bool | None) -> None:
         if yes:
-            screen.attempt_by_two(lambda: screen.site.remove_model(model.name), removed)
+            screen.attempt(lambda: screen.site.remove_model(model.name), removed)
 
     def removed(going: Removal) -> None:
         screen.app.notify(f"{going.model.name} is removed.", timeout=6, markup=False)
         then()
 
     screen.attempt(lambda: screen.site.plan_removal(model.name), planned)
-
-
-def removal_text(going: Removal) -> str:
-    """What goes with a model."""
-    model = going.model
-    files = f"{going.files} {'file' if going.files == 1 else 'files'}, {bytes_text(going.size)}"
-    lines = [f"Remove {model.name} ({model.kind}, sha256 {model.sha256[:12]}): {files}."]
-    if not going.files:
-        lines.append(f"Its files lie outside of the site's models and stay: {model.path}")
-    if going.reports:
-        lines.append(f"Its reports ({going.reports}) will let no model of that name be served.")
-    return "\n".join([*lines, "Privacy that was spent on it stays spent."])

@@ -11,7 +11,6 @@ from textual.containers import Vertical
 from textual.widgets import DataTable
 
 from appliance.models.registry import Model
-from tui.screens.agreeing import Agreeing
 from tui.screens.entry import Entry
 from tui.screens.evaluate_form import ask_evaluation
 from tui.screens.listing import Listing
@@ -24,7 +23,7 @@ from tui.screens.site import SiteView
 from tui.widgets.pane import Pane
 
 
-class ModelsScreen(Agreeing, Listing):
+class ModelsScreen(Listing):
     """The registry."""
 
     HERE = "models"
