@@ -23,8 +23,15 @@ from typing import Any
 
 import httpx
 from flwr.app import Message, RecordDict
+from flwr.common.constant import Status
 from flwr.common.serde import fab_to_proto
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+)
 from flwr.supercore.fab import Fab
 
 from federated import description
@@ -129,9 +136,17 @@ def register(hub: Hub) -> None:
 
 
 def begin_run(hub: Hub) -> None:
-    """Start a run of the pinned app and take its server task: one run lasts until the link ends."""
+    """Start a run of the pinned app and take its server task: one run lasts until the link ends.
+
+    What a killed link left is stopped: Flower counts it as running for another minute, in which a site waits
+    for the rest of a message that nobody sends any more.
+    """
     client = hub.control()
     try:
+        for run in client.ListRuns(ListRunsRequest()).run_dict.values():
+            if run.status.status != Status.FINISHED:
+                with suppress(httpx.HTTPStatusError):  # it has ended meanwhile
+                    client.StopRun(StopRunRequest(run_id=run.run_id))
         made = Fab(fab_sha256(), fab(), {})
         client.StartRun(StartRunRequest(fab=fab_to_proto(made)))
     finally:
