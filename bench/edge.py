@@ -92,7 +92,9 @@ def _endpoint(venv: Path, folder: Path) -> Iterator[Server]:
     ready = _cloister(venv, folder, *serve, *(("--sleep-after", str(_IDLE)) if sleeps else ()))
     try:
         process = _gateway(folder / "home" / "jobs" / ready["job"])
-        engine = next(child for child in process.children(True) if child.name() == "llama-server")
+        engine = endpoints.native_engine(process)
+        if engine is None:
+            raise SystemExit("the endpoint has no llama-server")
         yield Server(port=int(port), key=key, process=process, engine=engine)
     finally:
         _cloister(venv, folder, "job", "stop", ready["job"])

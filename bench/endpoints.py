@@ -64,7 +64,8 @@ def random_model(shape: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     full, small = folder / "f16.gguf", folder / "q8.gguf"
     convert(open_checkpoint(random_base(SHAPES[shape], folder / "base")), full, "F16", name=MODEL)
-    worker.run(quantize_file, doing="Quantising", source=str(full), target=str(small), kind="Q8_0")
+    names = {"source": str(full), "target": str(small), "kind": "Q8_0"}
+    worker.run(quantize_file, doing="Quantising", writes=[folder], **names)
     full.unlink()
     shutil.rmtree(folder / "base")
     return small
@@ -86,7 +87,7 @@ def ours(file: Path, home: Path, **spec: Any) -> Iterator[Server]:
             port=int(ready["url"].rpartition(":")[2]),
             key=new_key(home),
             process=process,
-            engine=next((one for one in process.children(True) if one.name() == "llama-server"), process),
+            engine=native_engine(process) or process,
         )
     finally:
         if session.job(job).state in ("running", "waiting"):
@@ -123,6 +124,12 @@ def free_port() -> int:
     """A loopback port that nobody had a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         return int(found.getsockname()[1])
+
+
+def native_engine(process: psutil.Process) -> psutil.Process | None:
+    """The llama-server of an endpoint; it is started from a descriptor, which gives it a name of its own."""
+    servers = (one for one in process.children(True) if Path(one.cmdline()[0]).name == "llama-server")
+    return next(servers, None)
 
 
 def _register(session: Any, file: Path) -> None:

@@ -117,10 +117,9 @@ def _speed(shape: str, kind: str, folder: Path, options: Any) -> list[dict[str, 
     bare = [sys.executable, "-c", _BARE, str(source), str(theirs), str(QUANTISED[kind]), str(threads)]
     native = [str(options.native), str(source), str(theirs), kind, str(threads)]
     peer = "llama-quantize" if options.native else "bare call"
+    names = {"source": str(source), "target": str(mine), "kind": kind}
     works = {
-        "ours": lambda: worker.run(
-            quantize_file, doing="Quantising", source=str(source), target=str(mine), kind=kind
-        ),
+        "ours": lambda: worker.run(quantize_file, doing="Quantising", writes=[folder], **names),
         peer: lambda: subprocess.run(native if options.native else bare, check=True, capture_output=True),
     }
     rounds = options.rounds or 3
