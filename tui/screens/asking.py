@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from tui.screens.deeds import Deed
@@ -11,6 +12,7 @@ from tui.screens.importing import ask_import
 from tui.screens.modals import Words
 from tui.screens.model_importing import ask_model
 from tui.screens.serve_form import ask_serving
+from tui.screens.site import look
 
 if TYPE_CHECKING:
     from tui.app import Cloister
@@ -22,8 +24,11 @@ def open_form(screen: Framed, deed: Deed) -> None:
     if deed.verb == "chat":
         app.show_screen("serve", "ask")
     elif deed.verb == "serve":
-        if app.view is not None:
-            ask_serving(screen, app.view, deed.target, ungated="--ungated" in deed.words)
+        ungated = "--ungated" in deed.words
+        screen.attempt(  # below this screen another may have looked last before there was a file
+            lambda: look(screen.site, time.time(), 1),
+            lambda view: ask_serving(screen, view, deed.target, ungated=ungated),
+        )
     elif deed.verb == "report":
         screen.attempt(lambda: screen.site.reports(deed.target), lambda found: _open(screen, deed, found))
     elif deed.target == "data":
