@@ -19,7 +19,7 @@ from tui.screens.modals import Asking
 from tui.session import Session
 from tui.steps import NextStep
 
-PATIENCE = 150.0
+PATIENCE = 600.0
 
 
 @pytest.mark.soak
