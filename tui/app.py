@@ -32,7 +32,6 @@ from tui.screens.frame import Framed
 from tui.screens.jobs import JobsScreen
 from tui.screens.modals import Words
 from tui.screens.modes import new_screen
-from tui.screens.site import SiteView
 from tui.session import Session
 from tui.settings import SETTINGS, place, read_settings, write_settings
 from tui.starting import at_start
@@ -68,7 +67,6 @@ class Cloister(Discreet[None]):
         self.begun = begun
         self.session = session
         self.settings = dict(settings or {field.key: field.default for field in SETTINGS})
-        self.view: SiteView | None = None
         self._told = ""
         self.site_name = title_of(session)
         self.idle = Idle(session)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
+from appliance.core.errors import ApplianceError
 from tui.screens.deeds import Deed, deed_of, why_not
 from tui.screens.entry import Entry
 from tui.screens.frame import Framed
 from tui.screens.modes import screen_class
-from tui.screens.site import SiteView
+from tui.screens.site import SiteView, look
 from tui.steps import NextStep
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ def entries(view: SiteView | None) -> Iterator[Entry]:
     yield from FIXED
     if view is None:
         return
-    for job in view.jobs[:30]:
+    for job in view.jobs:
         what = f"{job.title}, {job.state}"
         yield Entry(words=f"job tail {job.id}", help=f"Watch {what}", action="open", target=job.id)
         if not why_not("stop", job):
@@ -76,7 +79,10 @@ def deed_for(entry: Entry) -> Deed:
 
 
 class Commands(Provider):
-    """Gives the table to Textual's palette."""
+    """Gives the table to Textual's palette. Looks at the site itself: over a job nobody else does."""
+
+    MOST = 30  # jobs
+    view: SiteView | None = None
 
     async def discover(self) -> Hits:
         """All entries, before anything is typed."""
@@ -93,10 +99,13 @@ class Commands(Provider):
                 yield Hit(score, matcher.highlight(entry.words), run, help=entry.help)
 
     def _entries(self) -> list[tuple[str, Entry]]:
-        """Each entry with the screen it belongs to, "" where any will do."""
+        """Each entry with the screen it belongs to, "" where any will do; locked, the fixed ones are left."""
         app = cast("Cloister", self.app)
+        if self.view is None:  # at once: the palette gives up what is still awaited when a key is pressed
+            with suppress(ApplianceError):
+                self.view = look(app.session, time.time(), self.MOST)
         own = [(mode, entry) for mode in app.MODES for entry in screen_class(mode).PALETTE]
-        return [*own, *(("", entry) for entry in entries(app.view))]
+        return [*own, *(("", entry) for entry in entries(self.view))]
 
     def _run(self, mode: str, entry: Entry) -> None:
         app, screen = cast("Cloister", self.app), self.screen
@@ -119,7 +128,7 @@ class Commands(Provider):
                 screen.resume(entry.target)
                 screen.open_job(entry.target)
             else:
-                jobs = app.view.jobs if app.view else ()
+                jobs = self.view.jobs if self.view else ()
                 for job in jobs:
                     if job.id == entry.target:
                         screen.ask_stop(job)

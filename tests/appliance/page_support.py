@@ -158,7 +158,7 @@ def running(app: Starlette) -> Iterator[str]:
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + 60
     while not server.started:
         assert time.monotonic() < limit, "the server did not start"
         time.sleep(0.02)

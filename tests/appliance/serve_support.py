@@ -187,7 +187,15 @@ def gateway(job: jobs.JobView) -> psutil.Process:
     raise AssertionError("the job is not running")
 
 
-def until(true: Any, timeout: float = 10.0) -> None:
+def ended(process: psutil.Process) -> bool:
+    """Whether it is gone, or only its exit status is left."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def until(true: Any, timeout: float = 60.0) -> None:
     """Wait until `true()` holds."""
     limit = time.monotonic() + timeout
     while not true():

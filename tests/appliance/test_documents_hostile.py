@@ -179,7 +179,7 @@ def test_the_child_ends_with_its_parent(tmp_path: Path, monkeypatch: pytest.Monk
         while reader.cpu_times().user < 0.5:
             time.sleep(0.05)
         parent.kill()
-    gone, _ = psutil.wait_procs([reader], timeout=5)
+    gone, _ = psutil.wait_procs([reader], timeout=60)
     assert gone or reader.status() == psutil.STATUS_ZOMBIE
 
 

@@ -152,7 +152,7 @@ def test_what_became_of_a_request_is_written_when_there_is_room_again(
             while len(rows(home)) < 2:
                 await asyncio.sleep(0.01)
 
-        asyncio.run(asyncio.wait_for(go(), 10))
+        asyncio.run(asyncio.wait_for(go(), 60))
     assert [row["kind"] for row in rows(home)] == ["asked", "answered"]
     assert verify.verify(home, []).ok
 
@@ -201,7 +201,7 @@ def test_who_comes_behind_a_group_that_waits_for_the_database_waits_no_longer_fo
                 assert len(tries) > before + 2, "it was tried until its time was over"
             await one(log)
 
-        asyncio.run(asyncio.wait_for(go(), 20))
+        asyncio.run(asyncio.wait_for(go(), 60))
     assert sorted(row["kind"] for row in rows(home)) == ["answered"] * 3 + ["asked"] * 2
 
 

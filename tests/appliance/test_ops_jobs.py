@@ -85,7 +85,7 @@ def test_kill_9_shows_as_died_and_resume_finishes(home: Home) -> None:
     process = jobs._process(home, job_id)
     assert process is not None
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
     assert jobs.view(home, job_id).state == "died"
     jobs.resume(home, job_id, who="m")
     done = jobs.wait(home, job_id, 120)

@@ -208,7 +208,7 @@ def test_tokens_count_while_they_are_being_saved(
 
     def slow(home: Home) -> AbstractContextManager[sqlite3.Connection]:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return transaction(home)
 
     async def serve() -> None:

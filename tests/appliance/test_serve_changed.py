@@ -45,7 +45,7 @@ def spoil(path: Path) -> None:
 
 
 async def awhile(true: Any) -> None:
-    for _ in range(500):
+    for _ in range(3000):
         if true():
             return
         await asyncio.sleep(0.02)

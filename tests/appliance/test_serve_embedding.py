@@ -121,7 +121,7 @@ def test_many_at_once_keep_their_order(tmp_path: Path, name: str) -> None:
 def test_an_embedder_sleeps_and_wakes(tmp_path: Path, name: str) -> None:
     async def use(embedder: Embedder) -> Vectors:
         before = await embedder.embed(["knee"])
-        for _ in range(400):
+        for _ in range(6000):
             if embedder.facts()["asleep"]:
                 break
             await asyncio.sleep(0.01)

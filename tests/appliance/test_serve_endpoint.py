@@ -180,7 +180,7 @@ def test_feedback_reaches_the_reviewer_and_the_route(site: Site) -> None:
     _, words = read_feedback(site.home, row.id)
     assert row.id == made.json()["id"] and "which arm am I?" in json.dumps(words.messages)
     counted = lambda: counts(site.home, "ab")[said["route"]["model"]]  # noqa: E731
-    support.until(lambda: counted()["up"] == 1 and counted()["rating_sum"] == 4, timeout=20)
+    support.until(lambda: counted()["up"] == 1 and counted()["rating_sum"] == 4)
     assert counted()["requests"] >= 2
 
 

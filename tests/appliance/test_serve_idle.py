@@ -22,7 +22,7 @@ from appliance.serve.native import Native
 
 
 async def until(true: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + 60
     while not true():
         assert time.monotonic() < limit
         await asyncio.sleep(0.01)

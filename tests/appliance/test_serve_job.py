@@ -251,9 +251,9 @@ def test_a_killed_job_takes_its_engine_along_and_starts_again(tmp_path: Path) ->
         process, engine = support.processes(job)
         process.kill()
         support.until(lambda: jobs.view(home, job.id).state == "died")
-        support.until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE)
+        support.until(lambda: support.ended(engine))
         jobs.resume(home, job.id, who="tests")
-        support.until(lambda: jobs.view(home, job.id).state == "running", 20)
+        support.until(lambda: jobs.view(home, job.id).state == "running")
         support.until(
             lambda: len([e for e in jobs.view(home, job.id).events if e["event"] == "ready"]) == 2, 20
         )

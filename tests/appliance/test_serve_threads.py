@@ -21,7 +21,7 @@ def test_who_is_stopped_waits_for_the_thread() -> None:
     going, done = threading.Event(), threading.Event()
 
     def work() -> None:
-        going.wait(10)
+        going.wait(60)
         done.set()
 
     async def go() -> None:
@@ -53,7 +53,7 @@ def test_a_load_that_nobody_wants_any_more_is_given_back(
 
     def slow(*given: Any, **named: Any) -> LlamaFile:
         began.set()
-        going.wait(10)
+        going.wait(60)
         files.append(LlamaFile(*given, **named))
         return files[-1]
 
@@ -85,7 +85,7 @@ def test_the_embedder_is_not_ended_under_a_text(tmp_path: Path, monkeypatch: pyt
 
     def slow(file: LlamaFile, *given: Any) -> None:
         began.set()
-        going.wait(10)
+        going.wait(60)
         freed.append(file.model is None)
         run(file, *given)
 

@@ -82,7 +82,7 @@ def test_a_killed_run_leaves_no_process_behind_and_goes_on(home: Home) -> None:
     assert len(at_work(folder)) >= 4, "the job, torchrun and two that train"
     worker = next(process for process in at_work(folder) if "appliance.ops.worker" in process.cmdline())
     os.kill(worker.pid, signal.SIGKILL)
-    until(lambda: not at_work(folder), 10)
+    until(lambda: not at_work(folder))
     jobs.resume(home, job_id, who="test")
     assert jobs.wait(home, job_id, 120).state == "done"
     privacy = registry.get(home, "tuned").facts["privacy"]

@@ -120,7 +120,7 @@ def test_a_killed_search_goes_on_with_the_trial_it_was_in(site: Home) -> None:
     process = jobs._process(site, job_id)
     assert process is not None
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
     space = read_space("rank=2|4|8", Settings(), charged=True)
     before, paid = read_trials(site.jobs / job_id, space), charged(site, job_id)
     assert jobs.view(site, job_id).state == "died" and before[0].state == "done"
@@ -132,7 +132,7 @@ def test_a_killed_search_goes_on_with_the_trial_it_was_in(site: Home) -> None:
     assert 6 <= charged(site, job_id) <= 7 and paid >= 3, "at most the step it was in is paid again"
     assert ended.end["result"]["privacy"]["epsilon"] <= 4
     for child in jobs._children.values():
-        child.wait(10)
+        child.wait(60)
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def test_the_lock_removes_what_the_killed_left_in_memory(tmp_path: Path) -> None
             if idle:
                 while place.running(home.path):
                     time.sleep(0.05)
-                unlocking._agents[-1].wait(10)
+                unlocking._agents[-1].wait(60)
             else:
                 unlocking.lock(home)
         assert not left.exists()

@@ -33,7 +33,7 @@ def test_a_run_goes_on_from_a_sealed_checkpoint_and_ends_after_a_lock(tmp_path: 
         process = jobs._process(home, job)
         assert process is not None
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
         assert _plain(home) == set()
         jobs.resume(home, job, who="me")
         _until(home, job, lambda view: [event["event"] for event in view.events].count("started") == 2)

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 from world import agreement
 
 from federated import description, pki
@@ -104,6 +105,16 @@ def site(root: Path, name: str, port: int) -> Iterator[Side]:
         yield side
 
 
+def kill_part(side: Side, module: str) -> None:
+    """kill -9 of one process of a link, which starts it again."""
+    for one in psutil.Process(side.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # others come and go
+            if module in one.cmdline():
+                one.kill()
+                return
+    raise AssertionError(f"{module} does not run")
+
+
 @contextmanager
 def _side(folder: Path, module: str, *more: str) -> Iterator[Side]:
     ours, theirs = socket.socketpair()
@@ -120,7 +131,7 @@ def _side(folder: Path, module: str, *more: str) -> Iterator[Side]:
     finally:
         line.close()
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

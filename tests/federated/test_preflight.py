@@ -81,7 +81,7 @@ def serving(hub: Hospital, *, offset: float = 0.0) -> Iterator[None]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        assert up.wait(10)
+        assert up.wait(60)
         yield
     finally:
         gateway.time = held

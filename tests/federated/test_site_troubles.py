@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import link_support as links
-import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -91,15 +90,6 @@ def said(told: list[dict[str, object]], reason: str) -> str | None:
     )
 
 
-def ended(side: links.Side, module: str) -> None:
-    """kill -9 of one process of a link, which starts it again."""
-    for one in psutil.Process(side.process.pid).children(recursive=True):
-        if module in one.cmdline():
-            one.kill()
-            return
-    raise AssertionError(f"{module} does not run")
-
-
 def test_a_clock_and_certificates_that_are_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(tmp_path)
     coordinator, sites = started(tmp_path, 4, count=1000, quorum=3, deadline_minutes=0.15)
@@ -119,17 +109,17 @@ def test_a_clock_and_certificates_that_are_wrong(tmp_path: Path, monkeypatch: py
         in_it(coordinator)
 
         with swapped(tmp_path / "s4" / "pki" / "site.pem", expired(tmp_path, "s4")):
-            ended(own, "federated.flower.sidecar")
+            links.kill_part(own, "federated.flower.sidecar")
             until(lambda: said(fourth, "expired"), "the site does not say why")
             others_go_on(coordinator)
-        ended(own, "federated.flower.sidecar")
+        links.kill_part(own, "federated.flower.sidecar")
         in_it(coordinator)
 
         with swapped(tmp_path / "hub" / "pki" / "server.pem", expired(tmp_path, None)):
-            ended(side, "federated.flower.gateway")
+            links.kill_part(side, "federated.flower.gateway")
             for site in sites.values():
                 until(lambda site=site: said(site.told, "gateway-expired"), f"{site.name} does not say why")
-        ended(side, "federated.flower.gateway")
+        links.kill_part(side, "federated.flower.gateway")
         in_it(coordinator)
         others = coordinator.course.last()[0]
     for number in range(1, others + 1):  # nothing that was committed is lost

@@ -128,7 +128,7 @@ def working(work: Callable[[Callable[[], bool]], object]) -> Iterator[None]:
 
 def until(true: Callable[[], object]) -> None:
     """Wait for what another thread does."""
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while not true():
         assert time.monotonic() < limit
         time.sleep(0.02)

@@ -92,12 +92,12 @@ def test_the_child_dies_with_its_parent() -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        for _ in range(200):  # until the child has asked to be told of its parent's death
+        for _ in range(1200):  # until the child has asked to be told of its parent's death
             if "quantize.worker" in Path(f"/proc/{pid}/cmdline").read_text() and _state(pid) == "S":
                 break
             time.sleep(0.05)
         parent.kill()
-    for _ in range(200):
+    for _ in range(1200):
         if _state(pid) in ("", "Z"):
             return
         time.sleep(0.05)

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,9 @@ class Site:
         """End every process that works on a job of this home, and what that has started."""
         for process in psutil.process_iter(["cmdline"]):
             if str(self.home / "jobs") in (process.info["cmdline"] or [""])[-1]:
-                process.kill()
-                process.wait(PATIENCE)
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+                    process.wait(PATIENCE)
 
     def process(self, job: str) -> psutil.Process:
         """The process that works on a job."""

@@ -67,7 +67,7 @@ class Hospital:
             words = process.info["cmdline"] or []
             if "appliance.ops.worker" in words and str(self.home / "jobs" / job) in words:
                 process.kill()
-                process.wait(20)
+                process.wait(60)
                 return
         raise AssertionError(f"job {job} does not run")
 

@@ -125,7 +125,7 @@ def test_training_killed_in_the_middle_goes_on_and_pays_for_what_it_repeats(tmp_
     process = jobs._process(home, job_id)
     assert process is not None
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
     assert jobs.view(home, job_id).state == "died"
     assert [model.name for model in session.models()] == ["demo-base"]
     taken = jobs.view(home, job_id).last["done"]

@@ -157,7 +157,7 @@ def screens(site: Session, act: Act, size: tuple[int, int] = (80, 24)) -> None:
     asyncio.run(main())
 
 
-async def until(pilot: Pilot[None], true: Callable[[], bool], what: str, patience: float = 15.0) -> None:
+async def until(pilot: Pilot[None], true: Callable[[], bool], what: str, patience: float = 60.0) -> None:
     """Wait until `true()`; the workers behind the screens are real, so there is no other way to know."""
     limit = time.monotonic() + patience
     while not true():

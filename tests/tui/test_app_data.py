@@ -46,7 +46,7 @@ def table(folder: Path, name: str = "notes.csv", rows: int = 60) -> Path:
 def finish() -> None:
     """Wait for the jobs that this test started."""
     for child in jobs._children.values():
-        child.wait(20)
+        child.wait(60)
 
 
 def test_columns_are_guessed_by_name_and_by_what_stands_in_them(tmp_path: Path) -> None:

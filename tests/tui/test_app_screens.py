@@ -27,6 +27,7 @@ from tui.screens.jobs import JobsScreen
 from tui.screens.modals import Confirm, Words
 from tui.screens.models import ModelsScreen
 from tui.screens.modes import screen_class
+from tui.screens.site import look
 from tui.screens.story import Line, Picture
 from tui.steps import NextStep
 
@@ -169,8 +170,7 @@ def test_the_palette_has_our_table_and_no_screenshot(tmp_path: Path) -> None:
         assert list(app.get_system_commands(app.screen)) == []
         app.action_screenshot(path=str(tmp_path))
         assert not list(tmp_path.glob("*.svg"))
-        await until(pilot, lambda: app.view is not None, "no look")
-        words = [entry.words for entry in entries(app.view)]
+        words = [entry.words for entry in entries(look(site, time.time(), 30))]
         assert {"job tail 0001", "job resume 0001", "evaluate lora-0002", "quantize demo-base"} <= set(words)
         assert "job stop 0001" not in words
         assert len(words) == len(set(words)) and [entry.words for entry in FIXED] == words[: len(FIXED)]
@@ -286,7 +286,7 @@ def test_enter_takes_the_demo_base_after_a_question(tmp_path: Path) -> None:
     screens(site, act)
     assert [model.name for model in site.models()] == ["demo-base"]
     for child in jobs._children.values():
-        child.wait(10)
+        child.wait(60)
 
 
 def test_a_training_is_asked_for_with_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def test_a_question_is_streamed_judged_and_the_key_gone_at_the_end(served: Sessi
     async def act(app: Cloister, pilot: Pilot[None]) -> None:
         await pilot.press("6")
         await until(pilot, lambda: "Engine  UP" in shown(app), "no endpoint")
-        await until(pilot, lambda: "slots   0/4 busy" in shown(app), "no figures", 20)
+        await until(pilot, lambda: "slots   0/4 busy" in shown(app), "no figures")
         await pilot.press("enter")
         assert isinstance(app.screen.focused, Input)
         await pilot.press(*"ward 4 and 5", "enter")
@@ -192,7 +192,7 @@ def test_home_opens_the_form_with_the_model_filled_in(served: Session) -> None:
     from tui.steps import NextStep
 
     async def act(app: Cloister, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: app.view is not None, "no view")
+        await until(pilot, lambda: isinstance(app.screen, Looking), "no screen")
         step = NextStep(text="", why="", command=f"cloister serve {support.NAME}")
         app.screen.carry_out(deed_of(step))  # type: ignore[attr-defined]
         await until(

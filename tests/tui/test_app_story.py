@@ -87,7 +87,7 @@ def test_import_train_evaluate_quantise_and_serve_with_enter_and_arrows(tmp_path
     assert set(pressed) <= {"enter", "up", "down", "left", "right"}
 
 
-def test_a_form_knows_what_a_job_made_since_the_last_look(tmp_path: Path) -> None:
+def test_palette_and_form_know_what_a_job_made_since_the_last_look(tmp_path: Path) -> None:
     site = a.session(tmp_path)
 
     async def act(app: Cloister, pilot: Pilot[None]) -> None:
@@ -95,6 +95,10 @@ def test_a_form_knows_what_a_job_made_since_the_last_look(tmp_path: Path) -> Non
         app.push_screen(JobScreen(a.training(site.home).name))
         await until(pilot, lambda: isinstance(app.screen, JobScreen), "no job")
         a.models(site.home)
+        await pilot.press("colon", *"serve lora")
+        await until(pilot, lambda: "serve lora-0002-q4_k_m" in shown(app), "not in the palette")
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, JobScreen), "the palette stays")
         assert isinstance(app.screen, JobScreen)
         app.screen.carry_out(deed_of(NextStep(text="", why="", command="cloister serve lora-0002")))
         await until(pilot, lambda: "Second model" in shown(app), "no form")

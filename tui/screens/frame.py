@@ -331,7 +331,6 @@ class Looking(Framed):
     def looked(self, event: Looked) -> None:
         """Draw what was seen."""
         self.view, self.more, self.refused = event.view, event.more, event.refused
-        cast("Cloister", self.app).view = event.view
         self.draw(event.view)
         self.renew_keys()
 
