@@ -28,6 +28,7 @@ from pydantic import (
 from appliance.core.errors import ConfigWrong, TrustRefused
 from appliance.security.trust.identity import verify
 from federated.aggregate import Rule, least_sites
+from federated.faults import faults
 from federated.packing import Packing
 from federated.secagg.federation import MOST
 
@@ -211,11 +212,8 @@ def parsed(content: bytes) -> Federation:
             raise ValueError("longer than 1 MiB")
         return Federation.model_validate(tomllib.loads(content.decode()))
     except ValidationError as problem:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or 'all'}: {one['msg']}" for one in problem.errors()[:5]
-        )
         raise ConfigWrong(
-            f"The federation's description is wrong: {wrong}.", "Ask the coordinator for it again."
+            f"The federation's description is wrong: {faults(problem)}.", "Ask the coordinator for it again."
         ) from None
     except (ValueError, RecursionError) as problem:
         raise ConfigWrong(

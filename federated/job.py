@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
 from appliance.core.db import transaction
-from appliance.core.errors import ConfigWrong, JobFailed
+from appliance.core.errors import ConfigWrong, JobFailed, NoRoom
 from appliance.core.job import Job
 from appliance.core.reading import read_bytes
 from appliance.data import store
@@ -181,9 +182,10 @@ def _line(job: Job) -> Line:
 
 def _teller(job: Job, rounds: int) -> Any:
     def told(what: str, **facts: Any) -> None:
-        job.emit("federation", what=what, **facts)
-        if what == "round" and facts.get("state") == "done":
-            job.progress("rounds", facts["round"], rounds)
+        with suppress(NoRoom):  # what is told is no record; rounds that need the disk fail by themselves
+            job.emit("federation", what=what, **facts)
+            if what == "round" and facts.get("state") == "done":
+                job.progress("rounds", facts["round"], rounds)
 
     return told
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from appliance.core.errors import ApplianceError
+from appliance.core.errors import ApplianceError, NoRoom
 from federated import description, farewell, messages
 from federated.flower.frames import Ends, Frame
 from federated.seat import Seat, answer
@@ -22,7 +22,7 @@ def serve(seat: Seat, line: Ends, told: Callable[..., None], *, over: Callable[[
     `told(what, **facts)` hears of all that happens.
 
     Raises:
-        NoRoom, OSError: the disk; the round was not answered.
+        OSError: the disk; the round was not answered.
     """
     while not over():
         try:
@@ -47,6 +47,13 @@ def serve(seat: Seat, line: Ends, told: Callable[..., None], *, over: Callable[[
 
 def _answered(seat: Seat, frame: Frame) -> tuple[int, str, bytes]:
     """(round, reason of a refusal or "", update)."""
+    try:
+        return _read(seat, frame)
+    except NoRoom:
+        return 0, "disk", b""
+
+
+def _read(seat: Seat, frame: Frame) -> tuple[int, str, bytes]:
     try:
         head: dict[str, Any] = dict(frame.head["head"])
         head |= {name: bytes.fromhex(head[name]) for name in ("agreement", "signature")}

@@ -14,10 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from appliance.core.errors import ConfigWrong
 from federated.description import Federation
+from federated.faults import faults
 
 Reason = Literal[
     "ended", "paused", "hours", "rounds", "cohort", "not-private", "epsilon", "delta", "unit", "base",
-    "versions", "plain", "vetoed", "task", "again", "adapter", "agreement", "budget", "worse", "failed",
+    "versions", "plain", "vetoed", "task", "again", "adapter", "agreement", "budget", "worse", "disk",
+    "failed",
 ]  # fmt: skip
 
 WORDS: dict[Reason, str] = {
@@ -40,6 +42,7 @@ WORDS: dict[Reason, str] = {
     "agreement": "the coordinator changed what only a new enrolment may change",
     "budget": "the site's privacy budget does not pay the round",
     "worse": "the round's adapter is worse on the site's own records than the site allows",
+    "disk": "the disk of the site is full",
     "failed": "training failed at the site; its own log says why",
 }
 
@@ -79,10 +82,7 @@ def policy_of(content: bytes) -> Policy:
     try:
         return Policy.model_validate(tomllib.loads(content.decode()))
     except ValidationError as problem:
-        first = problem.errors()[0]
-        raise ConfigWrong(
-            f"policy.toml: {'.'.join(map(str, first['loc']))}: {first['msg']}.", "Mend the file."
-        ) from None
+        raise ConfigWrong(f"policy.toml: {faults(problem)}.", "Mend the file.") from None
     except ValueError as problem:
         raise ConfigWrong(f"policy.toml cannot be read: {str(problem)[:100]}.", "Mend the file.") from None
 

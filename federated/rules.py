@@ -15,6 +15,7 @@ from appliance.core.reading import read_bytes
 from appliance.security import audit
 from appliance.security.people import guard
 from federated import standing
+from federated.faults import faults
 from federated.place import Place
 from federated.policy import Policy, policy_of
 
@@ -28,9 +29,8 @@ def made(values: dict[str, Any]) -> Policy:
     try:
         return Policy.model_validate(values)
     except ValidationError as problem:
-        first = problem.errors()[0]
         raise ConfigWrong(
-            f"No policy can say this: {'.'.join(map(str, first['loc']))}: {first['msg']}.",
+            f"No policy can say this: {faults(problem)}.",
             "Give another value: cloister federate join --help",
         ) from None
 

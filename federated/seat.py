@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from appliance.core.errors import ApplianceError, BudgetSpent
+from appliance.core.errors import ApplianceError, BudgetSpent, NoMemory, NoRoom
 from appliance.core.files import write_bytes
 from appliance.core.reading import read_bytes
 from federated import description
@@ -136,6 +136,8 @@ def learnt(seat: Seat, policy: Policy, request: Request) -> tuple[Learnt, float]
         found = seat.train(request.adapter, request.round)
     except BudgetSpent:
         return "budget"
+    except NoRoom as full:
+        return "failed" if isinstance(full, NoMemory) else "disk"
     except ApplianceError:
         return "failed"
     return found, loss if policy.tell_loss else math.nan

@@ -30,6 +30,7 @@ from appliance.security.people import guard
 from appliance.train.adapt import adapt
 from federated import authority, description, pki, standing
 from federated.description import Federation
+from federated.faults import faults
 from federated.flower.fab import fab_sha256
 from federated.training import frozen_sha256, settings_of, trained
 
@@ -136,11 +137,9 @@ def drafted(home: Home, draft: Draft, *, coordinator: str, key: str) -> Federati
     try:
         return Federation.model_validate(content)
     except ValidationError as problem:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or 'all'}: {one['msg']}" for one in problem.errors()[:3]
-        )
         raise ConfigWrong(
-            f"No agreement can say this: {wrong}.", "Give other options: cloister federate init --help"
+            f"No agreement can say this: {faults(problem)}.",
+            "Give other options: cloister federate init --help",
         ) from None
 
 

@@ -25,6 +25,7 @@ from federated import description, seat, simulated
 from federated.aggregate import least_sites
 from federated.course import Course
 from federated.description import Code, Federation, Model, Rounds, Site, Task, Training
+from federated.faults import faults
 from federated.layout import Array, Layout, parted
 from federated.packing import Packing, packed_size
 from federated.simulated import World, site_key
@@ -255,8 +256,6 @@ def drafted(terms: Terms, world: World, units: Mapping[str, int], *, clip_bound:
             ],
         )
     except ValidationError as problem:
-        one = problem.errors()[0]
         raise ConfigWrong(
-            f"{'.'.join(map(str, one['loc'][1:])) or 'These terms'}: {one['msg']}.",
-            "See: cloister federate simulate --help",
+            f"These terms cannot be: {faults(problem, 1)}.", "See: cloister federate simulate --help"
         ) from None

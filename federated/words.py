@@ -18,6 +18,7 @@ _NEXT = {
     "unit": "import the site's records with the agreed unit",
     "budget": "the site's privacy officer may raise its budget; nobody else can",
     "agreement": "sites that must agree to it anew need new kits",
+    "disk": "free some space at the site; nothing else is to do",
     "failed": "at the site: cloister job tail, with --log",
     "paused": "at the site: cloister federate resume",
     "ended": "make a new federation",

@@ -39,7 +39,7 @@ class Home:
 
     @property
     def jobs(self) -> Path:
-        """One folder per job: spec.json, events.jsonl, log.txt."""
+        """One folder per job: spec.json, events.jsonl (and spare room for it), log.txt."""
         return self.path / "jobs"
 
     @property

@@ -24,7 +24,7 @@ AREAS = frozenset(
     }
 )
 OPEN = {
-    "jobs": frozenset({"events.jsonl", "log.txt", "llama-server.log"}),
+    "jobs": frozenset({"events.jsonl", "spare", "log.txt", "llama-server.log"}),
     "tls": frozenset({"ca.pem", "server.pem"}),
     "bundles": frozenset({".lock"}),
 }

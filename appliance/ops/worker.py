@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from appliance.core.errors import (
     lacking,
     out_of_memory,
 )
-from appliance.core.events import append_event
+from appliance.core.events import append_event, give_up_spare, keep_spare
 from appliance.core.files import sweep, write_json
 from appliance.core.home import open_home
 from appliance.core.job import Job
@@ -64,6 +65,7 @@ def main(folder: Path) -> int:
     signal.signal(signal.SIGINT, _stop)
     try:
         job.emit("started", kind=job.kind)
+        keep_spare(folder)
         orders.check(job.home, folder, order)
         _shut_in(job, order["spec"], kept)
         sweep(home.path)
@@ -75,11 +77,14 @@ def main(folder: Path) -> int:
         return Stopped.exit_code
     except Exception as problem:
         failure = _explained(problem, job.id)
-        sys.stderr.write(crash.trace(problem))
         job.emit(
             "failed", code=failure.code, message=failure.message, hint=failure.hint, exit=failure.exit_code
         )
+        with suppress(OSError):  # on a full disk the log takes nothing
+            sys.stderr.write(crash.trace(problem))
         return failure.exit_code
+    finally:
+        give_up_spare(folder)
     job.emit("done", result=result)
     return 0
 

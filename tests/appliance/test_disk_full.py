@@ -140,26 +140,62 @@ with ExitStack() as held:
 """
 
 
-@pytest.mark.parametrize("what", work.WORK)
-def test_a_small_disk_that_is_full(tmp_path: Path, what: str) -> None:
-    disk = tmp_path / "disk"
+JOB = """
+import errno, json, os, sys
+from pathlib import Path
+from appliance.core.events import read_events
+from appliance.ops import worker
+disk = Path(sys.argv[1])
+os.environ["CLOISTER_HOME"] = str(disk)
+folder = disk / "jobs" / "0001"
+folder.mkdir(parents=True)
+(folder / "spec.json").write_text(json.dumps({"kind": "import", "who": "mira", "spec": {}}))
+sys.stderr = (folder / "log.txt").open("w")
+def code(spec, job):
+    events = folder / "events.jsonl"
+    while events.stat().st_size % 4096 < 4000:  # what is left of its last block would take the end
+        job.log("x")
+    with (disk / "filler").open("wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
+worker._code = lambda kind: code
+worker._shut_in = worker.orders.check = lambda *_: None
+done = worker.main(folder)
+print(done, read_events(folder / "events.jsonl")[0][-1]["event"], os.listdir(folder))
+"""
+
+
+def on_a_small_disk(folder: Path, size: str, code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Python code in a process of its own, with a disk of that size; its place is the last word."""
+    disk = folder / "disk"
     disk.mkdir()
     mount = ["unshare", "--mount", "sh", "-c"]
-    size = "32m" if what == "bundle" else "8m"  # an import asks for 16 MiB more than the bundle
     mount += [f'mount -t tmpfs -o size={size} none "$1" && shift && exec "$@"', "sh"]
     try:
         subprocess.run([*mount, str(disk), "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no disk can be mounted here")
-    done = subprocess.run(
-        [*mount, str(disk), sys.executable, "-c", TMPFS, what, str(disk)],
+    return subprocess.run(
+        [*mount, str(disk), sys.executable, "-c", code, *words, str(disk)],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])},
     )
+
+
+@pytest.mark.parametrize("what", work.WORK)
+def test_a_small_disk_that_is_full(tmp_path: Path, what: str) -> None:
+    size = "32m" if what == "bundle" else "8m"  # an import asks for 16 MiB more than the bundle
+    done = on_a_small_disk(tmp_path, size, TMPFS, what)
     assert done.stdout.startswith("held"), done.stderr[-3000:]
     assert int(done.stdout.split()[1]) >= 1
+
+
+def test_a_job_that_filled_the_disk_says_so(tmp_path: Path) -> None:
+    done = on_a_small_disk(tmp_path, "2m", JOB)
+    assert done.stdout.startswith("8 failed"), (done.stdout, done.stderr[-3000:])
+    assert "'spare'" not in done.stdout
 
 
 def test_a_file_that_may_not_grow_is_named_and_leaves_the_old_one(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from world import LAYOUT, agreement
 
 from appliance.core.errors import BundleRefused, TrustRefused
+from appliance.core.files import disk_full
 from appliance.core.home import open_home
 from appliance.security.bundle import importing, releasing
 from appliance.security.trust import store
@@ -122,7 +124,7 @@ def working(work: Callable[[Callable[[], bool]], object]) -> Iterator[None]:
         yield
     finally:
         over.set()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -164,7 +166,7 @@ def coordinator(
     line.close()
 
 
-def answered(world: World, name: str) -> bytes:
+def answered(world: World, name: str, reason: str = "") -> bytes:
     """Let a site's job answer what lies there."""
     held = stick.SiteStick(world.stick(name))
     out = world.stick(name) / "out" / "coordinator.frame"
@@ -172,7 +174,7 @@ def answered(world: World, name: str) -> bytes:
     with working(lambda over: member.serve(world.seat(name), held, lambda what, **facts: None, over=over)):
         until(out.is_file)
     frame = stick.waiting(world.stick(name), stick.COORDINATOR)
-    assert frame is not None and frame.head["reason"] == ""
+    assert frame is not None and frame.head["reason"] == reason
     return frame.body
 
 
@@ -203,6 +205,26 @@ def test_two_rounds_by_stick_give_the_plain_mean(world: World, tmp_path: Path) -
     record = checkpoint.read_record(world.course.home, 2, world.federation.coordinator_key)
     assert record is not None and sorted(record.weights) == list(NAMES)
     assert not list((world.stick("hub") / "in").glob("*"))
+
+
+@pytest.mark.parametrize("where", ["training", "keeping"])
+def test_a_site_whose_disk_is_full_answers_so(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*_: Any) -> Any:
+        raise disk_full(tmp_path)
+
+    with coordinator(world):
+        until((world.stick("hub") / "out" / "s2.frame").is_file)
+    asked = world.export("hub", "s2", tmp_path / "ask.clb")
+    world.take("s2", asked)
+    with monkeypatch.context() as spoilt:
+        if where == "keeping":
+            spoilt.setattr(seat, "count_round", full)
+        else:
+            no_room = replace(world.seat("s2"), train=full)
+            spoilt.setattr(world, "seat", lambda _: no_room)
+        assert answered(world, "s2", "disk") == b""
 
 
 def test_a_site_dropped_while_a_round_runs_is_waited_for_no_more(tmp_path: Path) -> None:

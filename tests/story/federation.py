@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,18 @@ class Hospital:
                 return
         raise AssertionError(f"job {job} does not run")
 
+    def end(self) -> None:
+        """End whatever works here."""
+        for process in psutil.process_iter(["cmdline"]):
+            if any(word.startswith(str(self.home)) for word in process.info["cmdline"] or []):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+def state(who: Hospital) -> dict[str, Any]:
+    """What a home says of the federation."""
+    return who.cloister("federate", "status", "valley")
+
 
 def until(true: Callable[[], object], what: str, seconds: float = 150.0) -> None:
     """Wait for something."""
@@ -99,7 +111,9 @@ def prepared(folder: Path, number: int, name: str, patients: int = 250) -> Hospi
     return made
 
 
-def enrolled(folder: Path, *options: str) -> tuple[Hospital, dict[str, Hospital]]:
+def enrolled(
+    folder: Path, *options: str, joining: tuple[str, ...] = ()
+) -> tuple[Hospital, dict[str, Hospital]]:
     """A coordinator and three sites that have joined `valley`."""
     from federated.flower.children import free_port
 
@@ -118,7 +132,7 @@ def enrolled(folder: Path, *options: str) -> tuple[Hospital, dict[str, Hospital]
         return str(members[name].cloister(*words)["words"])
 
     def join(name: str) -> None:
-        members[name].cloister("federate", "join", file(name, "kit"), "--words", init["words"])
+        members[name].cloister("federate", "join", file(name, "kit"), "--words", init["words"], *joining)
 
     with ThreadPoolExecutor(2) as several:
         asked = several.map(request, SITES)

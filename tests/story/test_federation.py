@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from federation import SITES, Hospital, enrolled, started, until
+from federation import SITES, enrolled, started, state, until
 
 pytestmark = pytest.mark.soak
 
@@ -18,11 +17,6 @@ _OPTIONS = (
     *("--rounds", "3", "--quorum", "3", "--deadline", "1"),
     *("--steps", "1", "--sample-rate", "0.06", "--delta", "1e-4"),
 )
-
-
-def state(who: Hospital) -> dict[str, Any]:
-    """What a home says of the federation."""
-    return who.cloister("federate", "status", "valley")
 
 
 def test_three_hospitals_train_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
