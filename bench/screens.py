@@ -30,6 +30,7 @@ from appliance.core.db import transaction
 from appliance.core.events import append_event, now
 from appliance.core.files import write_json
 from appliance.core.home import Home, open_home
+from appliance.core.processes import began
 from appliance.security import audit
 from bench.table import row, show
 
@@ -91,7 +92,7 @@ def _training(home: Home) -> Iterator[None]:
             link.execute(
                 "INSERT INTO jobs (id, kind, title, who, created, pid, pid_started)"
                 " VALUES (?, 'train', 'train inbox', 'bench', ?, ?, ?)",
-                (folder.name, now(), child.pid, psutil.Process(child.pid).create_time()),
+                (folder.name, now(), child.pid, began(child.pid)),
             )
         yield
     finally:

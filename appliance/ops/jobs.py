@@ -24,6 +24,7 @@ from appliance.core.events import ENDS, Event, append_event, now, read_events
 from appliance.core.files import write_json
 from appliance.core.home import Home
 from appliance.core.offline import ENVIRONMENT
+from appliance.core.processes import alive, began, gone
 from appliance.core.sealing import check_unlocked
 from appliance.security import audit
 from appliance.security.people import guard, orders
@@ -136,7 +137,7 @@ def stop(home: Home, job_id: str, *, who: str, patience: float = 20.0) -> JobVie
 def _ended(process: psutil.Process, patience: float) -> bool:
     """Whether a process ends within `patience` seconds; one that its parent has not reaped has ended."""
     limit = time.monotonic() + patience
-    while _alive(process.pid, process.create_time()):
+    while process.is_running() and not gone(process.pid):
         if time.monotonic() > limit:
             return False
         time.sleep(0.05)
@@ -167,7 +168,7 @@ def older(home: Home, limit: int) -> tuple[list[JobView], int]:
     """Of the jobs older than the newest `limit`: those that run, newest first, and how many do not."""
     with reading(home) as link:
         rows = link.execute(_NEWEST, (-1, limit)).fetchall()
-    found = [_view(home, row) for row in rows if _alive(row["pid"], row["pid_started"])]
+    found = [_view(home, row) for row in rows if alive(row["pid"], row["pid_started"])]
     running = [job for job in found if job.state == "running"]
     return running, len(rows) - len(running)
 
@@ -196,7 +197,7 @@ def killed_by(job: JobView) -> str | None:
 def _view(home: Home, row: sqlite3.Row) -> JobView:
     folder = home.jobs / row["id"]
     # Liveness is read before the events: the other order could miss an end written in between.
-    alive = _alive(row["pid"], row["pid_started"])
+    runs = alive(row["pid"], row["pid_started"])
     events = _events(folder / "events.jsonl")
     return JobView(
         id=row["id"],
@@ -204,7 +205,7 @@ def _view(home: Home, row: sqlite3.Row) -> JobView:
         title=row["title"],
         who=row["who"],
         created=row["created"],
-        state=_state(events, alive=alive, spawned=row["pid"] is not None),
+        state=_state(events, alive=runs, spawned=row["pid"] is not None),
         folder=folder,
         events=events,
     )
@@ -248,22 +249,11 @@ def _spawn(home: Home, job_id: str) -> None:
     with transaction(home) as link:
         link.execute(
             "UPDATE jobs SET pid = ?, pid_started = ? WHERE id = ?",
-            (child.pid, psutil.Process(child.pid).create_time(), job_id),
+            (child.pid, began(child.pid), job_id),
         )
 
 
 def _process(home: Home, job_id: str) -> psutil.Process | None:
     with reading(home) as link:
         row = link.execute("SELECT pid, pid_started FROM jobs WHERE id = ?", (job_id.zfill(4),)).fetchone()
-    return psutil.Process(row["pid"]) if _alive(row["pid"], row["pid_started"]) else None
-
-
-def _alive(pid: int | None, started: float | None) -> bool:
-    """A process id alone may have been given to somebody else since."""
-    if pid is None or started is None:
-        return False
-    try:
-        process = psutil.Process(pid)
-        return bool(abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    return psutil.Process(row["pid"]) if alive(row["pid"], row["pid_started"]) else None

@@ -6,11 +6,10 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
-
 from appliance.core.db import reading
 from appliance.core.events import read_events
 from appliance.core.home import Home
+from appliance.core.processes import alive
 from appliance.core.reading import read_bytes
 
 
@@ -22,7 +21,7 @@ def job_on(home: Home, port: int, default_port: int, *, own: str = "") -> str | 
             " ORDER BY id DESC",
             (own,),
         ).fetchall()
-    running = [row["id"] for row in rows if _alive(row["pid"], row["pid_started"])]
+    running = [row["id"] for row in rows if alive(row["pid"], row["pid_started"])]
     return next((other for other in running if _port_of(home, other, default_port) == port), None)
 
 
@@ -41,12 +40,3 @@ def _port_of(home: Home, other: str, default_port: int) -> int | None:
         return None
     port = spec.get("port")
     return default_port if port is None else int(port)
-
-
-def _alive(pid: int, started: float) -> bool:
-    """A process id alone may have been given to somebody else since."""
-    try:
-        process = psutil.Process(pid)
-        return bool(abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import evidence_support as site
 import log_support as logs
-import psutil
 import pytest
 import supply_support
 from evidence_support import CANARY, ask, now, outcome
 
 from appliance.core.db import transaction
 from appliance.core.home import Home
+from appliance.core.processes import began
 from appliance.models import registry, removal
 from appliance.ops import data_removal
 from appliance.ops.evidence import probes_log, probes_network, shape
@@ -224,7 +224,7 @@ def test_listeners_speak_tls_1_3_or_are_for_this_machine(home: Home) -> None:
         context.load_cert_chain(made.certificate, made.key)
     newest.minimum_version = ssl.TLSVersion.TLSv1_3
     older.minimum_version = ssl.TLSVersion.TLSv1_2
-    be_a_job(home, psutil.Process().create_time())
+    be_a_job(home, began(os.getpid()))
     with listening("127.0.0.1", None) as port:
         found = ask(home, "listeners")
         assert found.outcome == YES and f"127.0.0.1 port {port}: this machine only" in found.text
@@ -238,7 +238,7 @@ def test_listeners_speak_tls_1_3_or_are_for_this_machine(home: Home) -> None:
             assert found.outcome == told and words in found.text, words
             be_a_job(home, 1.0)  # another process had this number
             assert outcome(home, "listeners") == NONE
-            be_a_job(home, psutil.Process().create_time())
+            be_a_job(home, began(os.getpid()))
     assert outcome(home, "listeners") == NONE
 
 

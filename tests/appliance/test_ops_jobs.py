@@ -16,6 +16,7 @@ from appliance.core.db import transaction
 from appliance.core.errors import ConfigWrong, NotFound
 from appliance.core.events import append_event, read_events
 from appliance.core.home import Home
+from appliance.core.processes import began
 from appliance.ops import jobs
 
 ROWS = "text,label,patient\n" + "".join(
@@ -171,3 +172,21 @@ def test_a_job_is_stopped_though_whoever_started_it_does_not_reap_it(home: Home,
         starter.wait()
         assert starter.stdout is not None
         starter.stdout.close()
+
+
+def test_a_clock_that_is_set_ends_no_job(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        with transaction(home) as link:
+            link.execute(
+                "INSERT INTO jobs (id, kind, title, who, created, pid, pid_started)"
+                " VALUES ('0001', 'train', '', 'mira', '', ?, ?)",
+                (child.pid, began(child.pid)),
+            )
+        (home.jobs / "0001").mkdir()
+        append_event(home.jobs / "0001" / "events.jsonl", "started")
+        assert jobs.view(home, "0001").state == "running"
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: time.time())  # as after a clock was set
+        assert jobs.view(home, "0001").state == "running"
+        child.kill()
+        child.wait()
+        assert jobs.view(home, "0001").state == "died"

@@ -12,7 +12,6 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 import serve_support as support
 from cryptography import x509
@@ -23,6 +22,7 @@ from appliance.core.db import reading, transaction
 from appliance.core.errors import Busy, ConfigWrong, GateFailed, ModelRejected, NotFound
 from appliance.core.events import append_event
 from appliance.core.job import Job
+from appliance.core.processes import began
 from appliance.models import registry
 from appliance.models.registry import Model
 from appliance.ops import jobs
@@ -157,7 +157,7 @@ def test_a_port_of_our_own_is_named_with_its_job(tmp_path: Path) -> None:
         link.execute(
             "INSERT INTO jobs (id, kind, title, who, created, pid, pid_started)"
             " VALUES ('0037', 'serve', '', '', '', ?, ?)",
-            (os.getpid(), psutil.Process().create_time()),
+            (os.getpid(), began(os.getpid())),
         )
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

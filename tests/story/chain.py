@@ -64,6 +64,7 @@ def walk(folder: Path) -> dict[str, Any]:
     said["serve"] = cloister(home, "serve", "tuned-q4_k_m", "--port", "18231", "--ungated", "--detach")
     said["taken"] = cloister(home, "serve", "tuned-q8_0", "--port", "18231", "--ungated", "--detach")
     said["key"] = cloister(home, "key", "new", "--for", "dms")
+    assert "url" in said["serve"], said["serve"]
     said["openai"] = ask(said["serve"]["url"], said["key"]["key"])
     said["stop"] = cloister(home, "job", "stop", said["serve"]["job"])
     said["jobs"] = cloister(home, "job", "list")

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 from textual.app import App
 from textual.pilot import Pilot
 
@@ -17,6 +16,7 @@ from appliance.core.db import transaction
 from appliance.core.events import append_event, now
 from appliance.core.files import write_json
 from appliance.core.home import Home
+from appliance.core.processes import began
 from appliance.models import registry
 from tui.app import Cloister
 from tui.session import Session
@@ -71,7 +71,7 @@ def job(home: Home, kind: str, title: str, *, process: tuple[int, float] | None 
 
 def me() -> tuple[int, float]:
     """This process: a job that runs for as long as the test does."""
-    return os.getpid(), psutil.Process().create_time()
+    return os.getpid(), began(os.getpid())
 
 
 def tell(folder: Path, event: str, **data: Any) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import app_site as a
-import psutil
 import pytest
 from app_site import lines, screens, shown, until
 from test_cli_train import PREVIEW
@@ -17,6 +16,7 @@ from textual.pilot import Pilot
 from textual.widgets import RichLog
 
 from appliance.core.errors import NotFound
+from appliance.core.processes import began
 from appliance.ops import jobs
 from tui.app import Cloister
 from tui.commands import FIXED, entries
@@ -137,7 +137,7 @@ def test_a_failed_job_ends_with_its_two_lines_and_can_be_resumed(tmp_path: Path)
 def test_stop_asks_first_with_the_focus_on_cancel(tmp_path: Path) -> None:
     site = a.session(tmp_path)
     with subprocess.Popen(["sleep", "60"]) as child:
-        process = (child.pid, psutil.Process(child.pid).create_time())
+        process = (child.pid, began(child.pid))
         a.tell(a.job(site.home, "train", "train inbox", process=process), "started", kind="train")
 
         async def act(app: Cloister, pilot: Pilot[None]) -> None:

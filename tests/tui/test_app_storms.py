@@ -7,13 +7,13 @@ import subprocess
 from pathlib import Path
 
 import app_site as a
-import psutil
 import pytest
 from app_site import lines, screens, shown, until
 from rich.cells import cell_len
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from appliance.core.processes import began
 from tui.app import Cloister
 from tui.screens.form import FormWindow
 from tui.screens.frame import Looking
@@ -35,7 +35,7 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_job_killed_under_the_open_screen_says_so_and_what_to_do(tmp_path: Path) -> None:
     site = a.session(tmp_path)
     with subprocess.Popen(["sleep", "60"]) as child:
-        process = (child.pid, psutil.Process(child.pid).create_time())
+        process = (child.pid, began(child.pid))
         folder = a.job(site.home, "train", "train inbox", process=process)
         a.tell(folder, "started", kind="train")
         a.tell(folder, "plan", **a.PLAN)

@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 import app_site as a
-import psutil
 import pytest
 from test_cli_search import RESULT
 
@@ -117,9 +116,8 @@ def test_the_list_has_what_runs_however_old_and_says_what_is_cut(
         a.tell(folder, "started", kind="train")
         if number:
             a.tell(folder, "done", result={})
-    me = psutil.Process()
     with transaction(home) as link:
-        link.execute("UPDATE jobs SET pid = ?, pid_started = ? WHERE id = '0001'", (me.pid, me.create_time()))
+        link.execute("UPDATE jobs SET pid = ?, pid_started = ? WHERE id = '0001'", a.me())
     assert run(["job", "list", "--limit", "1"]) == 0
     out = capsys.readouterr().out
     assert "0004" in out and "0001" in out and "running" in out

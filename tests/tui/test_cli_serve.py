@@ -17,6 +17,7 @@ import pytest
 from appliance.core.files import sha256_file
 from appliance.core.home import Home
 from appliance.core.parent import die_with_parent
+from appliance.core.processes import began
 from appliance.models import registry
 from appliance.models.registry import Model
 from appliance.serve import route_changes
@@ -121,7 +122,7 @@ def test_several_jobs_are_stopped_at_once(home: Home, capsys: pytest.CaptureFixt
     ]
     folders = []
     for child in children:
-        started = a.psutil.Process(child.pid).create_time()
+        started = began(child.pid)
         folders.append(a.job(home, "train", "train", process=(child.pid, started)))
         a.tell(folders[-1], "started", kind="train")
     assert run(["job", "stop", "1", "9"]) == 3  # none, for one is unknown

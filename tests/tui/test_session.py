@@ -14,6 +14,7 @@ import pytest
 
 from appliance.core.errors import ConfigWrong, NotFound
 from appliance.core.home import Home
+from appliance.core.processes import began
 from appliance.data.store import Dataset
 from appliance.models import registry
 from appliance.models.registry import Model
@@ -97,7 +98,7 @@ def test_a_job_of_this_process_says_what_signal_killed_it(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    folder = a.job(home, "serve", "serve x", process=(child.pid, a.psutil.Process(child.pid).create_time()))
+    folder = a.job(home, "serve", "serve x", process=(child.pid, began(child.pid)))
     a.tell(folder, "started", kind="serve")
     monkeypatch.setitem(jobs._children, folder, child)
     assert jobs.killed_by(jobs.view(home, "1")) is None

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import psutil
 
 from appliance.core.db import reading
+from appliance.core.processes import alive
 from appliance.ops.evidence.shape import Found, Look, absent, count, lacks, some, supports
 from appliance.security import keys
 from appliance.security.airgap import jail, policy, selftest
@@ -131,9 +132,9 @@ def _listening(look: Look) -> Iterator[tuple[str, int]]:
         rows = link.execute("SELECT pid, pid_started FROM jobs WHERE pid IS NOT NULL").fetchall()
     for row in rows:
         try:
+            if not alive(row["pid"], row["pid_started"]):
+                continue
             process = psutil.Process(row["pid"])
-            if abs(process.create_time() - (row["pid_started"] or 0)) > 1:
-                continue  # the number belongs to another process now
             for one in (process, *process.children(recursive=True)):
                 for link_ in one.net_connections("tcp"):
                     if link_.status == psutil.CONN_LISTEN:
