@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from appliance.core.db import transaction
-from appliance.core.errors import ConfigWrong, NotFound
+from appliance.core.errors import NotFound
 from appliance.core.reading import read_bytes, size_of
-from appliance.core.sealing import place
-from appliance.security import audit
 from tui.session import Session
 from tui.session_guard import acts
+from tui.writing import new_path, write_out
 
 _LARGEST = 50_000_000  # bytes
 
@@ -51,12 +48,7 @@ def export_page(session: Session, name: str, path: Path) -> Path:
     Raises:
         NotFound: no such report, or it has no page here. ConfigWrong: the file is there, or cannot be.
     """
-    row = _row(session, name)
-    path = path.expanduser().absolute()
-    if path.exists() or place(path) is not None:
-        raise ConfigWrong(f"{path} is there, or in the site's home.", "Choose another name.")
-    if not path.parent.is_dir():
-        raise ConfigWrong(f"There is no folder {path.parent}.", "Make it first, or choose another.")
+    row, path = _row(session, name), new_path(path)
     try:
         page = read_bytes(Path(row["path"]).with_suffix(".html"))
     except OSError:
@@ -64,23 +56,8 @@ def export_page(session: Session, name: str, path: Path) -> Path:
             f"The report of {row['model']} has no page here.",
             "A report that came with a bundle has its page where it was made.",
         ) from None
-    made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(made, "wb") as stream:
-            stream.write(page)
-        with transaction(session.home) as link:
-            audit.record(
-                link,
-                who=session.who,
-                what="report.export",
-                target=row["model"],
-                job=str(row["job"]),
-                dataset=row["dataset"],
-            )
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return path
+    told = {"target": row["model"], "job": str(row["job"]), "dataset": row["dataset"]}
+    return write_out(session.home, path, page, who=session.who, **told)
 
 
 def _row(session: Session, name: str) -> dict[str, Any]:

@@ -38,8 +38,9 @@ from quantize.convert import convert
 from quantize.kernel import quantize_file
 from quantize.lora import open_adapter
 from quantize.source import open_checkpoint
-from tui.cli.audit_privacy import say_audit, told_once
+from tui.cli.audit_privacy import say_audit
 from tui.cli.face import Face
+from tui.cli.privacy_lines import told_once
 
 LABELS = ("billing", "refill", "parking", "forms")
 TRAINED, HELD_OUT = 100, 120

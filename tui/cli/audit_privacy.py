@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
+from appliance.core.errors import NotFound
 from tui.cli.face import Face, command
+from tui.cli.privacy_lines import audit_lines
+from tui.cli.tables import WIDTH
 
 
 def register(app: typer.Typer) -> None:
@@ -22,6 +24,7 @@ def audit_privacy(
     ],
     limit: Annotated[int, typer.Option(min=1, help="Records a side for the attacks.")] = 1000,
     canaries: Annotated[int, typer.Option(min=200, help="Canaries for tests B and C.")] = 2000,
+    last: Annotated[bool, typer.Option("--last", help="Show the newest audit of it; run none.")] = False,
 ) -> None:
     """Attack a trained model and the mechanism that trained it: four tests, a verdict, and its limits.
 
@@ -29,44 +32,21 @@ def audit_privacy(
     D attacks the adapter and every GGUF file. Nothing is charged to the budget.
     Not detected is not private: every line says the most that it could have shown.
     """
-    job_id = face.session.start_privacy_audit({"model": model, "limit": limit, "canaries": canaries})
-    report = face.follow(job_id).end["result"]
+    if last:
+        from tui import session_privacy
+
+        report = session_privacy.privacy_audit(face.session, model)
+        if report is None:
+            raise NotFound(f"No audit says anything of {model}.", f"Run one: cloister audit-privacy {model}")
+    else:
+        spec = {"model": model, "limit": limit, "canaries": canaries}
+        report = face.follow(face.session.start_privacy_audit(spec)).end["result"]
     say_audit(face, report)
     face.result(report)
 
 
 def say_audit(face: Face, report: dict[str, Any]) -> None:
-    """The table, what each line found and could have found, and what none of it says."""
-    findings = told_once(report["findings"])
-    face.table(
-        ("test", "on", "what", "verdict"),
-        [(one["test"], one["on"], one["name"], one["verdict"]) for one in findings],
-        "Nothing was tested.",
-    )
-    for one in findings:
-        face.say()
-        face.wrap(f"{one['name']} ({one['on']}): {one['verdict']}", f"{one['test']}  ")
-        face.wrap(one["found"], f"   {'found':<10} ")
-        face.wrap(one["ceiling"], f"   {'could show':<10} ")
-    face.say()
-    for name, verdict in report["verdicts"].items():
-        face.say(f"privacy audit {verdict}  {name}")
-    for text in report["limits"]:
-        face.wrap(text, "  - ")
+    """All of an audit, and where it is kept."""
+    for line in audit_lines(report, WIDTH):
+        face.say(line)
     face.say(f"report: {report['json']}")
-
-
-def told_once(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The findings in order, one that says the same of several files told once of all of them."""
-    places: dict[tuple[str, ...], list[str]] = {}
-    for one in findings:
-        places.setdefault(_said(one), []).append(one["on"])
-    return [
-        next(one for one in findings if _said(one) == said)
-        | {"on": names[0] if len(names) == 1 else f"all {len(names)}: {names[0]} ..."}
-        for said, names in places.items()
-    ]
-
-
-def _said(finding: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(finding[name] for name in ("test", "name", "verdict", "found", "ceiling"))

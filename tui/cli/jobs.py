@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from appliance.core.errors import ConfigWrong
 from tui.cli.face import Face, command
+from tui.cli.privacy_lines import COMPOSED, charge_lines
+from tui.cli.tables import WIDTH
 
 app = typer.Typer(help="Jobs: what runs, how far it is, stop and resume.", no_args_is_help=True)
 budget = typer.Typer(help="Privacy budgets of the datasets.", no_args_is_help=True)
-
-_COMPOSED = (
-    "The epsilon of several runs is composed, not added: it follows from the noise, rate and steps of all of"
-    " them together, and is less than the sum of what each would have alone."
-)
 
 JobId = Annotated[str, typer.Argument(help="A job's number; leading zeros may be left out.")]
 
@@ -148,6 +146,8 @@ def budget_show(
     face: Face, name: Annotated[str | None, typer.Argument(help="One dataset; all when left out.")] = None
 ) -> None:
     """Show what was spent of each dataset's privacy budget, and by what."""
+    from tui import session_privacy
+
     wanted = None if name is None else name.partition("@")[0]
     if name is not None and wanted not in face.session.budget_names():
         face.session.dataset(name)
@@ -161,27 +161,33 @@ def budget_show(
             f" delta {row['delta']:.2g}, for each {row['unit']}",
             rest="  ",
         )
-        face.table(
-            ("job", "steps", "noise multiplier", "rate", "when"),
-            [
-                (
-                    event["job"],
-                    event["steps"],
-                    f"{event['noise_multiplier']:.3f}",
-                    f"{event['sample_rate']:g}",
-                    event["first"][:16],
-                )
-                for event in row["events"]
-            ],
-            "  nothing charged yet",
-        )
+        row["events"] = session_privacy.charges(face.session, row["name"])
+        for line in charge_lines(row["events"], WIDTH):
+            face.say(line)
         if len(row["events"]) > 1:
-            face.wrap(_COMPOSED, "  ")
+            face.wrap(COMPOSED, "  ")
         if row["epsilon_spent"] >= row["epsilon_limit"]:
             face.wrap(f"Nothing more can be trained on {row['name']} under differential privacy.", "  ")
     if not found:
         face.say("No budget was used yet. A dataset gets one at its first private training run.")
     face.result({"datasets": found})
+
+
+@command(budget, "export")
+def budget_export(
+    face: Face,
+    dataset: Annotated[str, typer.Argument(help="Dataset.")],
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="A new text file.")],
+) -> None:
+    """Write what was spent of a dataset's budget, what it means, and the newest attack tests, to one file.
+
+    Written to the audit log.
+    """
+    from tui import session_privacy
+
+    path = session_privacy.export_privacy(face.session, dataset, to)
+    face.say(f"The report is in {path}.")
+    face.result({"path": str(path)})
 
 
 @command(budget, "set")
