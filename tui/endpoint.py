@@ -65,6 +65,17 @@ def line_to(session: Session, job: str) -> Iterator[Line]:
         session.revoke_key(key_id)
 
 
+@contextmanager
+def private_line(session: Session, models: Sequence[str]) -> Iterator[Line]:
+    """A line to an endpoint of its own with these models; both end with it.
+
+    Raises:
+        ApplianceError: it does not come up.
+    """
+    with Endpoint(session, models, ungated=True) as endpoint:
+        yield endpoint.line
+
+
 class Endpoint:
     """A serve job of its own with a key of its own, for as long as the `with` block lasts."""
 
@@ -93,14 +104,15 @@ class Endpoint:
     ) -> None:
         self._close()
 
-    def ask(self, text: str, *, free: bool = False) -> Reply:
-        """Ask one thing over HTTP; `free` asks a label model for free text.
+    def ask(self, text: str, *, model: str = "", free: bool = False) -> Reply:
+        """Ask one thing of the first model, or the one named; `free` asks a label model for free text.
 
         Raises:
             ConfigWrong: the endpoint refused. EngineFailed: it did not answer.
         """
         settings = _FREE if free else {}
-        return client.ask(self.url, self._secret, self.model, [{"role": "user", "content": text}], **settings)
+        messages = [{"role": "user", "content": text}]
+        return client.ask(self.url, self._secret, model or self.model, messages, **settings)
 
     def stream(self, text: str) -> Iterator[str]:
         """Ask for free text and yield it as it comes; raises as `ask` does."""

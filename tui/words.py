@@ -10,6 +10,7 @@ from appliance.core.errors import NeedsApproval
 
 if TYPE_CHECKING:
     from appliance.ops.removal import Removal
+    from appliance.serve.client import Reply
 
 NO_PRIVACY = (
     "NO PRIVACY: nobody is protected. This model may repeat the records it was trained on, word for word, to"
@@ -143,3 +144,21 @@ def removal_lines(going: Removal) -> list[str]:
     if going.reports:
         lines.append(f"Its reports ({going.reports}) will let no model of that name be served.")
     return [*lines, "Privacy that was spent on it stays spent."]
+
+
+def reply_words(reply: Reply) -> str:
+    """How fast it was, and where it came from: `first token 171 ms   31 tok/s   45 tokens`."""
+    parts = []
+    if reply.label is not None and reply.confidence is not None:
+        parts.append(f"{reply.confidence:.0%} sure")
+    if reply.first is not None:
+        parts.append(f"first token {reply.first * 1000:,.0f} ms")
+    if reply.rate is not None:
+        parts.append(f"{reply.rate:,.0f} tok/s")
+    if count := reply.usage.get("completion_tokens"):
+        parts.append(f"{count} token{'s' if count > 1 else ''}")
+    if reply.cached:
+        parts.append("from the cache")
+    if reply.finish == "length":
+        parts.append("cut at its longest")
+    return "   ".join(parts)

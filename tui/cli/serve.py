@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from appliance.core.errors import ConfigWrong
 from tui.cli.endpoint_lines import endpoint_lines
 from tui.cli.face import Face, command
+from tui.words import reply_words
+
+if TYPE_CHECKING:
+    from tui.endpoint import Line
 
 _SNIPPET = """\
 export KEY=clo_...        # an API key: cloister key new --for NAME
@@ -179,33 +183,55 @@ def _words(path: Path | None) -> str | None:
 
 def chat(
     face: Face,
-    model: Annotated[str, typer.Argument(help="A GGUF model, or an adapter that has GGUF files.")],
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="GGUF models, or adapters that have GGUF files.")
+    ],
     ask: Annotated[str | None, typer.Option("--ask", help="Ask this one thing and leave.")] = None,
     free: Annotated[
         bool, typer.Option("--free", help="Free text, even from a model that answers labels.")
     ] = False,
 ) -> None:
-    """Ask a model in the terminal. Starts a private endpoint on a free port and stops it at the end."""
+    """Ask a model in the terminal. Starts a private endpoint on a free port and stops it at the end.
+
+    Several models get the same question, one after the other, and how fast each was is told.
+    """
     if (ask is None and not sys.stdin.isatty() and face.as_json) or (ask is not None and not ask.strip()):
         raise ConfigWrong("Nothing to ask.", "Add --ask TEXT.")
     from tui.endpoint import Endpoint
 
-    with Endpoint(face.session, model, ungated=True) as endpoint:
+    with Endpoint(face.session, models, ungated=True) as endpoint:
+        names = endpoint.line.models
         if face.as_json and ask is not None:
-            reply = endpoint.ask(ask, free=free)
-            face.result(
-                {"answer": reply.text.strip(), "confidence": reply.confidence, "model": endpoint.model}
-            )
+            replies = [endpoint.ask(ask, model=name, free=free) for name in names]
+            answers = [
+                {"answer": one.text.strip(), "confidence": one.confidence, "model": name}
+                for name, one in zip(names, replies, strict=True)
+            ]
+            face.result(answers[0] if len(names) == 1 else {"answers": answers})
             return
         if ask is None and sys.stdin.isatty():
-            face.say(f"{endpoint.model}. An empty line leaves.")
+            face.say(f"{', '.join(names)}. An empty line leaves.")
         for line in [ask] if ask is not None else _lines():
-            if free:
+            if len(names) > 1:
+                _compared(face, endpoint.line, line, free=free)
+            elif free:
                 _stream(endpoint.stream(line))
             else:
                 reply = endpoint.ask(line)
                 sure = "" if reply.confidence is None else f"  ({reply.confidence:.0%} sure)"
                 face.say(reply.text.strip() + sure)
+
+
+def _compared(face: Face, line: Line, question: str, *, free: bool) -> None:
+    """Each model's answer, and how fast it was."""
+    for name in line.models:
+        face.say(f"--- {name}")
+        for part in line.talk(question, model=name, free=free):
+            if isinstance(part, str):
+                sys.stdout.write(part)
+                sys.stdout.flush()
+            else:
+                face.say(f"\n    {reply_words(part)}")
 
 
 def _stream(pieces: Iterator[str]) -> None:

@@ -60,19 +60,3 @@ class Conversation:
                 else:
                     question(held)
                     silent = 0.0
-
-
-def reply_words(reply: Reply) -> str:
-    """How fast it was, and where it came from: `first token 171 ms   31 tok/s`."""
-    parts = []
-    if reply.label is not None and reply.confidence is not None:
-        parts.append(f"{reply.confidence:.0%} sure")
-    if reply.first is not None:
-        parts.append(f"first token {reply.first * 1000:,.0f} ms")
-    if reply.rate is not None:
-        parts.append(f"{reply.rate:,.0f} tok/s")
-    if reply.cached:
-        parts.append("from the cache")
-    if reply.finish == "length":
-        parts.append("cut at its longest")
-    return "   ".join(parts)

@@ -14,6 +14,7 @@ from tui.screens.entry import Entry
 from tui.screens.evaluate_form import ask_evaluation, ask_export
 from tui.screens.evaluate_report import ReportScreen
 from tui.screens.listing import Listing
+from tui.screens.playground import ask_models
 from tui.screens.site import SiteView
 
 
@@ -31,10 +32,15 @@ class EvaluateScreen(Listing):
         "No reports yet.\n\nA report shows how a model does on records it has never seen."
         "\nPress n to measure a model, or 1 for Home: it names the next step."
     )
-    RIGHTS: ClassVar[dict[str, str]] = {"new": "evaluate.start", "export": "report.export"}
+    RIGHTS: ClassVar[dict[str, str]] = {
+        "new": "evaluate.start",
+        "export": "report.export",
+        "play": "serve.start",
+    }
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "New"),
-        Binding("x", "export", "Export HTML"),
+        Binding("x", "export", "Export"),
+        Binding("p", "play", "Playground"),
     ]
     PALETTE: ClassVar[tuple[Entry, ...]] = (
         Entry(words="evaluate", help="Measure a model against its base", action="new"),
@@ -78,6 +84,10 @@ class EvaluateScreen(Listing):
         """Ask what to measure, and start it."""
         if self.view is not None:
             ask_evaluation(self, self.view)
+
+    def action_play(self) -> None:
+        """Ask several models the same; the files of the chosen report's model come first."""
+        ask_models(self, self.report["model"] if self.report else "")
 
     def action_export(self) -> None:
         """Write the chosen report's page to a file."""

@@ -18,6 +18,7 @@ from tui.screens.modals import Words
 from tui.screens.model_deeds import ask_bundle, ask_export, ask_quantising, ask_removal
 from tui.screens.model_importing import ask_model
 from tui.screens.model_lines import card_text, cells, lineage, lineage_text
+from tui.screens.playground import ask_models
 from tui.screens.serve_form import ask_serving
 from tui.screens.site import SiteView
 from tui.widgets.pane import Pane
@@ -47,6 +48,7 @@ class ModelsScreen(Listing):
         "remove": "model.remove",
         "evaluate": "evaluate.start",
         "serve": "serve.start",
+        "play": "serve.start",
     }
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("i", "import", "Import", show=False, tooltip="A base or a GGUF file in"),
@@ -55,12 +57,14 @@ class ModelsScreen(Listing):
         Binding("d", "remove", "Remove", show=False, tooltip="Remove it for good"),
         Binding("e", "evaluate", "Evaluate", show=False, tooltip="Measure it on records never seen"),
         Binding("s", "serve", "Serve", show=False, tooltip="Serve it, or its smallest file that may be"),
+        Binding("p", "play", "Playground", show=False, tooltip="One question to several models"),
         Binding("v", "incoming", "Verify", show=False, tooltip="A bundle that came: check it, take it in"),
     ]
     PALETTE: ClassVar[tuple[Entry, ...]] = (
         Entry(words="model list", help="Bases, adapters, GGUF files"),
         Entry(words="model import", help="A base or a GGUF file in", action="import"),
         Entry(words="model card", help="Lineage, privacy and report of the chosen model", action="show_card"),
+        Entry(words="playground", help="One question to several models", action="play"),
         Entry(words="model remove", help="Remove the chosen model for good", action="remove"),
         Entry(words="quantize", help="Make small GGUF files of the chosen model", action="quantise"),
         Entry(words="bundle export", help="Send the chosen model, signed and sealed", action="bundle"),
@@ -114,6 +118,10 @@ class ModelsScreen(Listing):
             pane.border_title = f"Lineage of {model.name}"
             text = lineage_text(lineage(model, models))
             pane.show(lambda width, height: text)
+
+    def action_play(self) -> None:
+        """Ask several the same; the files of the chosen one come first."""
+        ask_models(self, self.model.name if self.model else "")
 
     def action_import(self) -> None:
         """A model in."""

@@ -18,7 +18,7 @@ from appliance.serve.client import Reply
 from tui.cli.feedback import plain
 from tui.endpoint import Line, line_to
 from tui.screens import serve_lines
-from tui.screens.conversation import Answered, Conversation, Saying, reply_words
+from tui.screens.conversation import Answered, Conversation, Saying
 from tui.screens.entry import Entry
 from tui.screens.feedback import FeedbackScreen
 from tui.screens.form import FormWindow
@@ -30,6 +30,7 @@ from tui.screens.serve_lines import Hour, last_hour
 from tui.screens.serve_routes import RoutesScreen
 from tui.screens.site import JobRow, SiteView
 from tui.widgets.pane import Pane
+from tui.words import reply_words
 
 _DRAW = 0.2  # seconds between two drawings of an answer that comes
 _EMPTY = (
