@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tui.cli.blind_lines import COLUMNS, cells, result_lines, told
 from tui.cli.face import Face, command
 from tui.cli.report_lines import (
     data_words,
@@ -63,6 +64,27 @@ def show(face: Face, name: Name) -> None:
             for line in lines:
                 face.say(f"  {line}")
     face.result(found)
+
+
+@command(app)
+def blind(
+    face: Face,
+    number: Annotated[str | None, typer.Argument(help="One of them; all when left out.")] = None,
+) -> None:
+    """Blind comparisons of two models by a person: who was preferred how often, and how sure that is.
+
+    They are made on the Evaluate screen (c). Names and counts are told when all pairs are judged.
+    """
+    from tui import session_blind
+
+    found = session_blind.comparisons(face.session)
+    if number is not None:
+        found = [session_blind.comparison(face.session, number)]
+        for line in result_lines(found[0], WIDTH):
+            face.say(line)
+    else:
+        face.table(COLUMNS, [cells(one) for one in found], "No blind comparison yet: Evaluate screen, c.")
+    face.result({"comparisons": [told(one) for one in found]})
 
 
 @command(app)

@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import DataTable
 
+from tui.screens.blind import BlindList
 from tui.screens.entry import Entry
 from tui.screens.evaluate_form import ask_evaluation, ask_export
 from tui.screens.evaluate_report import ReportScreen
@@ -41,9 +42,11 @@ class EvaluateScreen(Listing):
         Binding("n", "new", "New"),
         Binding("x", "export", "Export"),
         Binding("p", "play", "Playground"),
+        Binding("c", "blind", "Blind A/B"),
     ]
     PALETTE: ClassVar[tuple[Entry, ...]] = (
         Entry(words="evaluate", help="Measure a model against its base", action="new"),
+        Entry(words="report blind", help="Two models compared blind", action="blind"),
         Entry(words="report list", help="Reports and gates"),
         Entry(words="report export", help="The chosen report as one HTML file", action="export"),
     )
@@ -88,6 +91,10 @@ class EvaluateScreen(Listing):
     def action_play(self) -> None:
         """Ask several models the same; the files of the chosen report's model come first."""
         ask_models(self, self.report["model"] if self.report else "")
+
+    def action_blind(self) -> None:
+        """Compare two without knowing which is which."""
+        self.app.push_screen(BlindList())
 
     def action_export(self) -> None:
         """Write the chosen report's page to a file."""
