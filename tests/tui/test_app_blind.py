@@ -96,7 +96,7 @@ def test_names_are_told_at_the_end_and_it_goes_on_where_it_stood(
     assert "Counts are told at the end." in capsys.readouterr().out
     screens(site, go_on)
     (one,) = blind.kept(site.home)
-    assert one.done and site.audit_tail(1)[-1]["what"] == "blind.end"
+    assert one.done and "blind.end" in [told["what"] for told in site.audit_tail(5)]
     files = [path for path in site.home.reports.rglob("*") if path.is_file()]
     assert files and not any(b"zebrafish" in path.read_bytes() for path in files)
     assert run(["report", "blind", "--json", "--home", str(site.home.path)]) == 0

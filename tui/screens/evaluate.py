@@ -42,7 +42,7 @@ class EvaluateScreen(Listing):
         Binding("n", "new", "New"),
         Binding("x", "export", "Export"),
         Binding("p", "play", "Playground"),
-        Binding("c", "blind", "Blind A/B"),
+        Binding("c", "blind", "Blind"),
     ]
     PALETTE: ClassVar[tuple[Entry, ...]] = (
         Entry(words="evaluate", help="Measure a model against its base", action="new"),
