@@ -60,6 +60,15 @@ def answers(fields: Sequence[Field], typed: Mapping[str, str]) -> dict[str, Any]
     return found
 
 
+def written(found: Mapping[str, Any]) -> dict[str, str]:
+    """Answers as they would be typed, for a form that asks again."""
+    told = {key: value for key, value in found.items() if value is not None}
+    return {
+        key: ("yes" if value else "no") if isinstance(value, bool) else f"{value}"
+        for key, value in told.items()
+    }
+
+
 def _value(field: Field, text: str) -> Any:
     match field.kind:
         case "number" | "amount":

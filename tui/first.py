@@ -25,12 +25,14 @@ from appliance.security.people.roles import OPERATOR
 from appliance.security.people.signing import Signer
 from tui import session_people
 from tui.discreet import Discreet
+from tui.fields import written
 from tui.screens.first_fields import (
     ONE,
     PEOPLE,
     SITE,
     WELCOME,
     alone,
+    check_first,
     founders,
     given_of,
     made_text,
@@ -93,13 +95,13 @@ class FirstRun(Discreet[Begun | None]):
 
     def ask_site(self) -> None:
         """The first window."""
-        form = FormWindow("A new site", "Go on", SITE, words=WELCOME, given=self._typed)
+        form = FormWindow("A new site", "Go on", SITE, words=WELCOME, given=self._typed, check=check_first)
 
         def answered(found: dict[str, Any] | None) -> None:
             if found is None:
                 self.exit(None)
                 return
-            self._typed = {key: str(value or "") for key, value in found.items()}
+            self._typed = written(found)
             self._first = found
             self.ask_people()
 

@@ -49,8 +49,7 @@ def initialise(
         Busy: a job runs, which would go on with plain files.
         InstallationAltered: an installed file is not what its package brought.
     """
-    if not 1 <= len(site) <= 64 or not site.isprintable():
-        raise ConfigWrong("The name of a site has 1 to 64 printable characters.", "Such as 'St. Anna'.")
+    persons.check_site(site)
     if persons.founded(home):
         raise ConfigWrong("This site has its people already.", "Add more with `cloister people add NAME`.")
     if single:

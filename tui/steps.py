@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from appliance.data.store import Dataset
 from appliance.models.registry import Model
 from appliance.ops.jobs import JobView
+from appliance.privacy.ledger import FEWEST_UNITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +54,35 @@ def next_step(
         )
     adapters = [model for model in models if model.trained]
     if not adapters:
+        ready = [data for data in datasets if data.unit and not too_few(data.unit, data.units)]
+        if not ready:
+            return _more_records(datasets[-1])
         return NextStep(
-            text=f"Train on {datasets[-1].name}.",
+            text=f"Train on {ready[-1].name}.",
             why="Under differential privacy unless you say otherwise; the plan is shown first.",
-            command=f"cloister train {datasets[-1].name} --base {bases[-1].name}",
+            command=f"cloister train {ready[-1].name} --base {bases[-1].name}",
         )
     return step_for(adapters[-1], models, running, reports)
+
+
+def too_few(unit: str, units: Mapping[str, int]) -> str:
+    """Why training under differential privacy would be refused on so many people of each split, or ""."""
+    here = units.get("train", FEWEST_UNITS)
+    if here >= FEWEST_UNITS:
+        return ""
+    return f"{here} {unit}s to train on are too few for differential privacy: {FEWEST_UNITS} are needed."
+
+
+def _more_records(data: Dataset) -> NextStep:
+    if data.unit is None:
+        text, why = f"Import {data.name} again and say whose record each is.", "Privacy protects people."
+    else:
+        text, why = f"Import more records than {data.name}.", too_few(data.unit, data.units)
+    return NextStep(
+        text=text,
+        why=f"{why} Training without privacy: n in 3 Train. With other sites: cloister federate.",
+        command="cloister data import FILE --name NAME --text COLUMN --label COLUMN --unit COLUMN",
+    )
 
 
 def _step_on_edge(models: list[Model], running: list[JobView], reports: list[dict[str, Any]]) -> NextStep:

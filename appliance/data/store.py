@@ -94,7 +94,7 @@ def check_name(name: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigWrong(
             "A dataset's name has 1 to 64 letters, digits, '-', '_' or '.'; the first is a letter or digit.",
-            "Choose another --name.",
+            "Choose another name.",
         )
     return name
 

@@ -26,6 +26,7 @@ from appliance.security import audit
 from appliance.security.people import guard
 
 EPSILON_LIMIT = 8.0
+FEWEST_UNITS = 100  # to train on under differential privacy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,10 @@ from typing import Any
 
 from appliance.core.errors import ConfigWrong, PrivacyRefused
 from appliance.privacy.accountant import ACCOUNTANT, Steps, epsilon, noise_for
-from appliance.privacy.ledger import EPSILON_LIMIT, Budget, delta_for
+from appliance.privacy.ledger import EPSILON_LIMIT, FEWEST_UNITS, Budget, delta_for
 from appliance.train.settings import Settings
 
 PRIVATE_STEPS = 55
-_FEWEST_UNITS = 100
 _LEAST_EPSILON = 0.25  # a run on less is nearly all noise at any size this product trains
 _LEAST_NOISE = 0.3  # as in accountant.noise_for: less is never chosen
 _PRIVATE_RATES = {"lora": 0.2, "prompt": 0.1}  # what starts at zero or at random may move far in a step
@@ -89,10 +88,10 @@ def plan_private(
         PrivacyRefused: too few units, steps with less than one of them, delta not below 1 / units, or a
         budget that cannot pay for any run.
     """
-    if units - made_up < _FEWEST_UNITS:
+    if units - made_up < FEWEST_UNITS:
         raise PrivacyRefused(
             f"{units - made_up} {unit}s are too few to train under differential privacy"
-            f" (at least {_FEWEST_UNITS}).",
+            f" (at least {FEWEST_UNITS}).",
             "Collect more records, or join federated rounds with other sites.",
         )
     expected = settings.sample_rate * candidates

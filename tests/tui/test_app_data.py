@@ -10,7 +10,7 @@ import pytest
 from app_site import lines, screens, shown, until
 from textual.pilot import Pilot
 
-from appliance.core.errors import DataRejected
+from appliance.core.errors import ConfigWrong, DataRejected
 from appliance.data.peek import peek
 from appliance.models.importing import DEMO_BASE
 from appliance.ops import jobs
@@ -68,9 +68,10 @@ def test_columns_are_guessed_by_name_and_by_what_stands_in_them(tmp_path: Path) 
 def test_what_is_asked_makes_the_spec_of_the_command_line(tmp_path: Path) -> None:
     path = table(tmp_path)
     first = {"source": "our own", "path": path, "learn": "a label", "name": None}
-    fields = column_fields(peek(path), "label")
+    seen = peek(path)
+    fields = column_fields(seen, "label")
     given = answers(fields, {"facts": "sex, ", "labels": "q0, q1"})
-    assert spec_from(first, given) == {
+    assert spec_from(first, given, seen.columns) == {
         "path": str(path),
         "demo": False,
         "name": "notes",
@@ -79,9 +80,11 @@ def test_what_is_asked_makes_the_spec_of_the_command_line(tmp_path: Path) -> Non
         "seed": 0,
         "labels": ["q0", "q1"],
     }
-    assert spec_from(first, {**given, "unit": EACH})["unit_is_record"] is True
-    unsaid = spec_from(first, {**given, "unit": UNSAID, "unit_name": "person"})
+    assert spec_from(first, {**given, "unit": EACH}, seen.columns)["unit_is_record"] is True
+    unsaid = spec_from(first, {**given, "unit": UNSAID, "unit_name": "person"}, seen.columns)
     assert "unit" not in unsaid["columns"] and not unsaid["unit_is_record"] and "unit_name" not in unsaid
+    with pytest.raises(ConfigWrong, match="there is no column age"):
+        spec_from(first, {**given, "facts": "sex, age"}, seen.columns)
     assert demo_spec({"source": DEMO, "name": None, "path": None})["demo"] is True
     texts = {field.key for field in column_fields(peek(path), "text")}
     assert "text" in texts and not texts & {"label", "labels", "prompt_form"}
@@ -154,7 +157,7 @@ def test_records_are_imported_with_enter_and_arrows_opened_and_removed(
         await until(pilot, lambda: "dataset notes@1" in shown(app), "not imported")
         await until(pilot, lambda: "Done" in shown(app), "no end")
         await pilot.press("escape")
-        await until(pilot, lambda: "20 units (patient)" in shown(app), "not in the list")
+        await until(pilot, lambda: "of 20 patients, 12 of them" in shown(app), "not in the list")
         await pilot.press("enter")
         await until(pilot, lambda: "[x] read    60 records" in shown(app), "not open")
         text = shown(app)

@@ -64,6 +64,23 @@ def test_esc_leaves_and_nothing_is_made(tmp_path: Path) -> None:
     assert needed(folder) and first_run(folder, act) is None and not folder.exists()
 
 
+def test_what_cannot_be_is_refused_where_it_was_typed(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+
+    async def act(app: FirstRun, pilot: Pilot[Begun | None]) -> None:
+        await see(pilot, "1 Name of the site")
+        await pilot.press(*"Anna", "down", "down", "right", "down", *"/nowhere", "enter", "right", "enter")
+        await see(pilot, "There is no file or folder /nowhere.")
+        assert "1 Name of the site" in shown(app)
+        app.screen.query_one("#field-site").value = "A" * 65  # type: ignore[attr-defined]
+        await pilot.press("enter")
+        await see(pilot, "1 to 64 printable characters")
+        assert "1 Name of the site" in shown(app)
+
+    first_run(folder, act)
+    assert not folder.exists()
+
+
 def test_one_person_takes_the_demo_with_enter_and_arrows(tmp_path: Path) -> None:
     folder = tmp_path / "new"
 

@@ -61,7 +61,9 @@ def test_a_form_is_filled_with_the_keys_and_loses_nothing_that_was_typed(tmp_pat
         await until(pilot, lambda: "How much may be told" in shown(app), "the help does not follow")
         await pilot.press("enter", "right", "down", "left", "enter")
         await until(pilot, lambda: "[ Cancel ]" in shown(app), "Enter does not go on")
-        await pilot.press("down")
+        await pilot.press("enter")
+        await until(pilot, lambda: "Nothing is done yet: right goes to Start." in shown(app), "thrown away")
+        await pilot.press("right")
         await until(pilot, lambda: "[ Start ]" in shown(app), "no way to the deed")
         assert app.current_mode == "home" and got == []
         app.screen.query_one("#field-name").value = "taken"  # type: ignore[attr-defined]

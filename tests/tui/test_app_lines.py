@@ -12,10 +12,11 @@ import pytest
 from tui.app import Cloister
 from tui.screens.budgets import budget_lines
 from tui.screens.deeds import deed_of, why_not
-from tui.screens.job_lines import run_text
+from tui.screens.home_lines import watch_text
+from tui.screens.job_lines import run_text, stage_line
 from tui.screens.job_results import end_text
 from tui.screens.machine import network
-from tui.screens.site import JobRow
+from tui.screens.site import JobRow, SiteView
 from tui.screens.story import MOST_POINTS, Picture, Story, length, thinned
 from tui.session import Session
 from tui.steps import NextStep
@@ -190,6 +191,38 @@ def test_enter_is_never_a_dead_key(command: str, kind: str) -> None:
 def test_what_can_be_done_to_a_job(state: str, stop: bool, resume: bool) -> None:
     job = JobRow(id="0001", kind="train", title="t", who="w", state=state, share=None, time="", said="")
     assert (why_not("stop", job) is None, why_not("resume", job) is None) == (stop, resume)
+
+
+def test_an_import_counts_its_test_records_whole() -> None:
+    """One stage told how many; a test that a stage is about is told by its name."""
+    told = [
+        {"event": "progress", "stage": "split", "done": 3, "total": 4, "train": 667, "val": 116, "test": 117},
+        {"event": "progress", "stage": "attack", "done": 1, "total": 4, "test": "canaries"},
+    ]
+    story = Story()
+    story.take([event | {"at": "2026-01-05T10:00:00.000+00:00"} for event in told], "running")
+    said = [stage_line(story.picture, stage, 38) for stage in story.picture.stages]
+    assert said == ["[x] split train 667 val 116 test 117", "[>] attack canaries  25%"]
+    assert stage_line(story.picture, story.picture.stages[0], 30).endswith("..")
+
+
+def test_a_failure_that_was_mended_needs_no_eye() -> None:
+    failed, done = (
+        JobRow(id=i, kind="import", title="import x", who="w", state=s, share=None, time="", said="")
+        for i, s in (("0001", "failed"), ("0002", "done"))
+    )
+    for jobs, wanted in (((failed,), "! 0001 import x failed"), ((done, failed), "OK nothing waits")):
+        view = SiteView(
+            step=NextStep(text="", why="", command=""),
+            jobs=jobs,
+            datasets=(),
+            models=(),
+            passed={},
+            accuracy={},
+            budgets=(),
+        )
+        first = watch_text(view, [], [], 34).splitlines()[0]
+        assert first.startswith(wanted) and not first.endswith("..")
 
 
 def test_a_default_route_is_told_by_its_device() -> None:

@@ -279,7 +279,7 @@ def test_enter_takes_the_demo_base_after_a_question(tmp_path: Path) -> None:
         await pilot.press("right")
         await until(pilot, lambda: "Folder or .gguf file" in shown(app), "no way to bring another")
         await pilot.press("left", "up", "enter")
-        await until(pilot, lambda: "Train on notes." in shown(app), "not taken")
+        await until(pilot, lambda: "Import more records than notes." in shown(app), "not taken")
         await pilot.press("enter")
         await until(pilot, lambda: "too few to train" in shown(app), "a plan that cannot be is told")
 

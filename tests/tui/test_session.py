@@ -40,11 +40,13 @@ DATA = Dataset(
     labels=("a", "b"),
     unit="patient",
     counts={},
-    units={},
+    units={"train": 100},
     prompt="{text}",
     sha256="0",
     synthetic=False,
 )
+FEW = dataclasses.replace(DATA, name="few", units={"train": 92})  # would be refused: no step to name
+NOBODY = dataclasses.replace(DATA, name="nobody", unit=None)
 BASE, LORA, FILE = model("base", "base"), model("lora", "adapter", "base"), model("lora-q8", "gguf", "lora")
 
 
@@ -54,6 +56,9 @@ BASE, LORA, FILE = model("base", "base"), model("lora", "adapter", "base"), mode
         ([], [], [], "data import"),
         ([DATA], [], [], "model import"),
         ([DATA], [BASE], [], "train inbox"),
+        ([FEW], [BASE], [], "data import"),
+        ([NOBODY], [BASE], [], "data import"),
+        ([DATA, FEW, NOBODY], [BASE], [], "train inbox"),
         ([DATA], [BASE, LORA], [], "evaluate lora"),
         ([DATA], [BASE, LORA], [report("lora", False)], "card lora"),
         ([DATA], [BASE, LORA], [report("lora", True)], "quantize lora"),

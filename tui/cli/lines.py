@@ -197,6 +197,7 @@ def preview_lines(plan: dict[str, Any], width: int = 79) -> list[str]:
     needs, rate = plan["memory"], f"learning rate {plan['learning_rate']:g}, {plan['schedule']}"
     kept = f"{_gigabytes(needs['free'])} are free here" + (", not counting the GPU" if needs["gpu"] else "")
     facts = [
+        *(("WARNING", text) for text in plan["warnings"]),
         ("records", f"{plan['records']:,} to train on ({plan['dataset']}@{plan['version']}{synthetic})"),
         *_privacy_facts(plan),
         ("trained", f"{plan['what']}: {plan['trained']:,} of {plan['parameters']:,} parameters"),
@@ -206,7 +207,6 @@ def preview_lines(plan: dict[str, Any], width: int = 79) -> list[str]:
             f"about {_gigabytes(needs['total'])}; full fine-tuning about {_gigabytes(needs['full'])}; {kept}",
         ),
         ("time", about(plan["seconds"])),
-        *(("WARNING", text) for text in plan["warnings"]),
     ]
     return [
         line

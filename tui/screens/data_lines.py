@@ -25,7 +25,8 @@ def about(data: Dataset) -> str:
     """Kind, units, labels."""
     lines = ["made-up (synthetic) records" if data.synthetic else "records of this site"]
     if data.unit:
-        lines[0] += f" of {sum(data.units.values()):,} units ({data.unit})"
+        here = f"{sum(data.units.values()):,} {data.unit}s"
+        lines[0] += f" of {here}, {data.units.get('train', 0):,} of them to train on"
     if data.labels:
         lines.append("labels: " + ", ".join(data.labels))
     return "\n".join(lines)

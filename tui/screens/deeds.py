@@ -120,7 +120,8 @@ def plan_text(session: Session, deed: Deed, width: int) -> str:
         lines = preview_lines(session.plan_search(dict(deed.spec)), width)
     else:
         lines = preview_lines(session.plan_training(dict(deed.spec)), width)
-    return "\n".join([*lines, *wrapped(f"other ones: {deed.words} --help", "  settings   ", width=width)])
+    others = "z in 5 Models" if deed.verb == "quantize" else "n in 3 Train"
+    return "\n".join([*lines, *wrapped(f"other ones: {others}", "  settings   ", width=width)])
 
 
 def with_epsilon(deed: Deed, text: str) -> Deed:

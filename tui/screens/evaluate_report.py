@@ -39,7 +39,10 @@ class ReportScreen(Framed):
     AUTO_FOCUS = "#body"
     HELP = (
         "Base: the model before training. This: the model that is looked at. 95% CI: where its true figure"
-        " lies, as far as so many records can tell. The gate needs every line with [x]. The same in a shell:"
+        " lies, as far as so many records can tell. Accuracy: the share of right answers. F1 macro: the same"
+        " kind of share, each label counting alike however rare it is. Perplexity: how surprised the model is"
+        " by the right answer, 1 at best. McNemar p: how likely luck alone made such a difference. The gate"
+        " needs every line with [x]; g tells its rules. The same in a shell:"
         " cloister report show MODEL, cloister report export MODEL --html FILE."
     )
     RIGHTS: ClassVar[dict[str, str]] = {"export": "report.export", "quantise": "quantize.start"}

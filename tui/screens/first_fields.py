@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from appliance.core.errors import ConfigWrong
+from appliance.data.readers import record_files
 from appliance.security.passphrase import check_new
-from appliance.security.people.persons import NewPerson, check_founders, check_person
+from appliance.security.people.persons import NewPerson, check_founders, check_person, check_site
 from appliance.security.people.roles import OFFICER, OPERATOR, SECURITY
 from tui.fields import Field
 from tui.screens.import_fields import DEMO, OWN
@@ -72,6 +73,18 @@ def _secret(key: str, whose: str, *, needed: bool, when: tuple[str, str] | None 
             when=when,
         ),
     )
+
+
+def check_first(found: Mapping[str, Any]) -> None:
+    """Check the first answers, while they can still be mended where they stand.
+
+    Raises:
+        ConfigWrong: a site cannot be called that.
+        NotFound, DataRejected: the records cannot be read.
+    """
+    check_site(found["site"])
+    if found["records"] == OWN:
+        record_files(found["path"])
 
 
 def seal_fields(records: str) -> tuple[Field, ...]:

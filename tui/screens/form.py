@@ -1,8 +1,9 @@
 """A window with a form: one line a field, what the field means below, Cancel and the deed.
 
 Arrows up and down (and tab) go from field to field, Enter in a field goes to the next one; only Enter on
-the button sends it. What is wrong is told in the window, and nothing that was typed is lost. A path is typed
-or looked for: ctrl+o, or Enter while there is none yet where one is needed.
+the button sends it. What is wrong is told in the window, and nothing that was typed is lost: Enter on Cancel,
+where Enter in the last field leads, first says so when something was typed. A path is typed or looked for:
+ctrl+o, or Enter while there is none yet where one is needed.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class FormWindow(Asking[dict[str, Any] | None]):
         self._title, self._label, self._words = title, label, words
         self._fields, self._check = tuple(fields), check
         self._given = dict(given or {})
+        self._begun: dict[str, str] = {}
 
     def compose(self) -> ComposeResult:
         """The words, the fields, what the one in hand means, the buttons."""
@@ -78,6 +80,7 @@ class FormWindow(Asking[dict[str, Any] | None]):
     def on_mount(self) -> None:
         """Begin at the first field."""
         self.show_asked()
+        self._begun = self.typed()
         self.query_one(f"#field-{self._fields[0].key}").focus()
 
     @on(Pick.Changed)
@@ -150,7 +153,11 @@ class FormWindow(Asking[dict[str, Any] | None]):
     def choose(self, event: Button.Pressed) -> None:
         """Enter or a click on a button."""
         if event.button.id != "do":
-            self.dismiss(None)
+            if self.typed() != self._begun:
+                self._begun = self.typed()
+                self.query_one("#wrong", Static).update(_LOST.format(label=self._label))
+            else:
+                self.dismiss(None)
             return
         try:
             found = answers(self._fields, self.typed())
@@ -166,5 +173,6 @@ class FormWindow(Asking[dict[str, Any] | None]):
         self.dismiss(None)
 
 
+_LOST = "Nothing is done yet: right goes to {label}. Enter on Cancel once more drops what you typed."
 _KEYS = "up down field   left right choice   enter next, choose   esc cancel"
 _KEYS_WITH_PATHS = "up down field   left right choice   ctrl+o look for a file   esc cancel"

@@ -116,14 +116,16 @@ class Framed(Screen[None]):
         return None if self.reason(action) else True
 
     def help_text(self) -> str:
-        """The keys that work here, then what this screen is."""
+        """What this screen is, then the keys that work here."""
         lines = []
         for found in self.active_bindings.values():
             if not (found.binding.show or found.binding.tooltip):
                 continue  # a key the footer has no room for is told here by its tooltip
             shown, what = self.app.get_key_display(found.binding), found.binding.description
             reason = None if found.enabled else self.reason(found.binding.action)
-            lines.append(f"{shown:<9} {what}" + (f" (not now: {reason})" if reason else ""))
+            line = f"{shown:<9} {what}" + (f" (not now: {reason})" if reason else "")
+            if line not in lines:
+                lines.append(line)
         screens = ", ".join(f"{key} {name}" for key, _, name in SCREENS)
         lines += [
             f"{'1 to 9':<9} Screens: {screens}",
@@ -132,7 +134,7 @@ class Framed(Screen[None]):
             f"{'ctrl+l':<9} Draw the screen again, where something else has written on it",
             f"{'tab':<9} Next part; arrows and page keys move in it, m makes it large",
         ]
-        return "\n".join([*lines, "", self.HELP])
+        return "\n".join([self.HELP, "", *lines])
 
     def action_back(self) -> None:
         """One step back: the screen below, else Home."""

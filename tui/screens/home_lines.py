@@ -106,9 +106,18 @@ def waiting_lines(alarms: Sequence[str], requests: int) -> list[str]:
 
 def watch_text(view: SiteView, waiting: Sequence[str], budgets: Sequence[str], width: int) -> str:
     """What needs an eye: people that wait, jobs that ended badly, answers to judge, budgets."""
-    bad = [job for job in view.jobs[:10] if job.state in ("failed", "died")]
+    bad = [
+        job
+        for place, job in enumerate(view.jobs[:10])
+        if job.state in ("failed", "died") and not _done_since(job, view.jobs[:place])
+    ]
     lines = [*waiting, *(f"! {job.id} {job.title} {job.state}" for job in bad[:3])]
     if fresh := sum(one.state == STATES[0] for one in view.feedback):
         lines.append(f"! feedback to judge: {fresh}, press 6 f")
-    lines = lines or ["OK nothing waits, no job has failed lately."]
-    return "\n".join(line[:width] for line in [*lines, *(budgets or ["No budget used yet."])])
+    lines = lines or ["OK nothing waits, no job failed."]
+    return "\n".join(fit(line, width) for line in [*lines, *(budgets or ["No budget used yet."])])
+
+
+def _done_since(job: JobRow, newer: Sequence[JobRow]) -> bool:
+    """Whether the same was done later, so that nobody need look at `job` any more."""
+    return any(one.title == job.title and one.state in ("done", *LIVE) for one in newer)

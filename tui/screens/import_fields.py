@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,11 +166,11 @@ def demo_spec(first: Mapping[str, Any]) -> dict[str, Any]:
     return import_spec(path=None, name=name_of(first), columns={})
 
 
-def spec_from(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """The import that both forms ask for.
+def spec_from(first: Mapping[str, Any], second: Mapping[str, Any], there: Sequence[str]) -> dict[str, Any]:
+    """The import that both forms ask for, of a file with the columns `there`.
 
     Raises:
-        ConfigWrong: how it is asked has no place for the text.
+        ConfigWrong: how it is asked has no place for the text, or groups are by a column that is not there.
     """
     task = LEARN[first["learn"]]
     form = second.get("prompt_form")
@@ -180,6 +180,11 @@ def spec_from(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, 
     columns: dict[str, Any] = {role: second[role] for role in TASKS[task]}
     columns |= {key: second[key] for key in ("group", "date") if second[key] != NONE}
     columns["facts"] = parts(second["facts"] or "")
+    if strange := [one for one in columns["facts"] if one not in there]:
+        raise ConfigWrong(
+            f"Groups in reports: there is no column {strange[0]}.",
+            "The columns stand at the top of this form.",
+        )
     if by_column:
         columns["unit"] = second["unit"]
     return import_spec(

@@ -10,6 +10,7 @@ from appliance.core.errors import ApplianceError
 from appliance.data.peek import Peek
 from appliance.data.store import check_name
 from tui import session_data
+from tui.fields import written
 from tui.screens.form import FormWindow
 from tui.screens.frame import Framed
 from tui.screens.import_fields import DEMO, FIRST, LEARN, column_fields, demo_spec, name_of, spec_from
@@ -51,11 +52,7 @@ def _go_on(screen: Framed, first: dict[str, Any], seen: Peek | ApplianceError) -
     if isinstance(seen, Peek):
         _ask_columns(screen, first, seen)
     else:
-        ask_import(screen, _typed(first), f"{seen.message} {seen.hint}\n")
-
-
-def _typed(first: Mapping[str, Any]) -> dict[str, str]:
-    return {key: str(value or "") for key, value in first.items()}
+        ask_import(screen, written(first), f"{seen.message} {seen.hint}\n")
 
 
 def _ask_columns(screen: Framed, first: dict[str, Any], peek: Peek) -> None:
@@ -66,13 +63,13 @@ def _ask_columns(screen: Framed, first: dict[str, Any], peek: Peek) -> None:
         "Import",
         column_fields(peek, LEARN[first["learn"]]),
         words=f"Its columns: {columns}\n",
-        check=lambda found: session_data.check_import(site, spec_from(first, found)),
+        check=lambda found: session_data.check_import(site, spec_from(first, found, peek.columns)),
     )
 
     def answered(second: dict[str, Any] | None) -> None:
         if second is None:
-            ask_import(screen, _typed(first))
+            ask_import(screen, written(first))
             return
-        screen.attempt(lambda: site.start_import(spec_from(first, second)), screen.show_job)
+        screen.attempt(lambda: site.start_import(spec_from(first, second, peek.columns)), screen.show_job)
 
     screen.app.push_screen(form, answered)

@@ -11,6 +11,7 @@ from tui.screens.sayings import usable
 from tui.screens.site import LIVE
 from tui.screens.story import Picture, Stage, length, seconds
 from tui.widgets.chart import draw_chart
+from tui.widgets.fit import fit
 from tui.widgets.gauge import gauge, gauge_line
 from tui.words import NO_PRIVACY, PUBLIC, bytes_text
 
@@ -128,12 +129,14 @@ def stage_line(picture: Picture, stage: Stage, width: int) -> str:
     """`[x] read  7,085 records`; the one at work has its share."""
     at_work = stage == picture.stages[-1] and picture.state != "done"
     name = " ".join(filter(None, (stage.name, stage.what)))
-    told = "  ".join(form.format(stage.figures[key]) for key, form in _FIGURES if key in stage.figures)
+    told = [form.format(stage.figures[key]) for key, form in _FIGURES if key in stage.figures]
+    sign, share = "x", []
     if at_work:
         sign = ">" if picture.state in LIVE else "!"
-        share = f"  {stage.share:.0%}" if stage.total > 1 or stage.done else ""
-        return f"[{sign}] {name}{share}  {told}"[:width].rstrip()
-    return f"[x] {name}  {told}"[:width].rstrip()
+        share = [f"{stage.share:.0%}"] if stage.total > 1 or stage.done else []
+    parts = [f"[{sign}] {name}", *share, *told]
+    line = "  ".join(parts)
+    return line if len(line) <= width else fit(" ".join(parts), width)  # a count is never cut unseen
 
 
 def _served(figures: dict[str, Any]) -> list[str]:

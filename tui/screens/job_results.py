@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tui.screens.story import Picture
+from tui.steps import too_few
 from tui.words import gate_word
 
 _RESUME = "try: r goes on from what it had finished."
@@ -36,7 +37,9 @@ def _imported(result: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"{count:,} {split}" for split, count in result["counts"].items())
     unit = f"privacy unit: {result['unit']}" if result["unit"] else "no privacy unit declared"
     note = " (there already)" if result.get("reused") else ""
-    return [f"dataset {result['name']}@{result['version']}{note}", f"records: {counts}; {unit}"]
+    few = too_few(result["unit"], result.get("units", {})) if result["unit"] else ""
+    lines = [f"dataset {result['name']}@{result['version']}{note}", f"records: {counts}; {unit}"]
+    return [*lines, f"WARNING: {few}"] if few else lines
 
 
 def _trained(result: dict[str, Any]) -> list[str]:

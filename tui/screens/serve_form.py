@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from appliance.core.errors import ConfigWrong
-from tui.fields import Field
+from appliance.core.errors import ApplianceError, ConfigWrong, NeedsApproval
+from tui.fields import Field, written
 from tui.screens.form import FormWindow
 from tui.screens.frame import Framed
 from tui.screens.modals import Words
@@ -114,7 +115,7 @@ def serving_fields(view: SiteView, model: str = "", *, ungated: bool = False) ->
     )
 
 
-def serving_spec(found: dict[str, Any]) -> dict[str, Any]:
+def serving_spec(found: Mapping[str, Any]) -> dict[str, Any]:
     """The spec of the job `serve` (appliance/serve/job.py) for the answers of the form.
 
     Raises:
@@ -142,8 +143,16 @@ def serving_spec(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def ask_serving(screen: Framed, view: SiteView, model: str = "", *, ungated: bool = False) -> None:
-    """Ask how `model` is served, start it, and show the job."""
+def ask_serving(
+    screen: Framed,
+    view: SiteView,
+    model: str = "",
+    *,
+    ungated: bool = False,
+    given: Mapping[str, str] | None = None,
+    words: str = "",
+) -> None:
+    """Ask how `model` is served, start it, and show the job; what cannot start brings the form back."""
     fields = serving_fields(view, model, ungated=ungated)
     if not fields[0].choices:
         screen.app.push_screen(Words("Nothing to serve", _NONE))
@@ -151,10 +160,26 @@ def ask_serving(screen: Framed, view: SiteView, model: str = "", *, ungated: boo
 
     def answered(found: dict[str, Any] | None) -> None:
         if found is not None:
-            spec = serving_spec(found)
-            screen.attempt(lambda: screen.site.start_serving(spec), screen.show_job)
+            screen.attempt(lambda: _started(screen, found), lambda told: then(told, found))
 
-    screen.app.push_screen(FormWindow("Serve", "Start", fields, check=serving_spec), answered)
+    def then(told: str | ApplianceError, found: dict[str, Any]) -> None:
+        if isinstance(told, str):
+            screen.show_job(told)
+        else:
+            again = f"{told.message} {told.hint}\n"
+            ask_serving(screen, view, model, ungated=ungated, given=written(found), words=again)
+
+    form = FormWindow("Serve", "Start", fields, given=given, words=words, check=serving_spec)
+    screen.app.push_screen(form, answered)
+
+
+def _started(screen: Framed, found: Mapping[str, Any]) -> str | ApplianceError:
+    try:
+        return screen.site.start_serving(serving_spec(found))
+    except NeedsApproval:
+        raise
+    except ApplianceError as problem:
+        return problem
 
 
 def _words(path: Path | None) -> str | None:

@@ -149,7 +149,8 @@ class Story:
 
     def _progress(self, event: Event) -> list[str]:
         stage, done, total = str(event["stage"]), float(event["done"]), float(event["total"])
-        what = str(event.get("model") or event.get("test") or "")
+        test = event.get("test")  # of an import, how many records it has
+        what = str(event.get("model") or (test if isinstance(test, str) else ""))
         at = seconds(event.get("at", ""))
         new = stage != self._now.stage
         if new:

@@ -36,7 +36,7 @@ class ConfirmTraining(Asking[Deed | None]):
                     id="epsilon",
                     compact=True,
                 )
-            yield Static("", id="wrong", markup=False)
+            yield Static(self._planned_for(), id="wrong", markup=False)
             with Horizontal(classes="buttons"):
                 yield Choice("Cancel", id="cancel")
                 yield Choice(self._deed.label, id="do")
@@ -45,6 +45,12 @@ class ConfirmTraining(Asking[Deed | None]):
                 classes="keys",
                 markup=False,
             )
+
+    def _planned_for(self) -> str:
+        """A typed epsilon brings this window back with another plan, and nothing has started yet."""
+        if self._deed.epsilon is None:
+            return ""
+        return f"The plan for epsilon {self._deed.epsilon:g}. Nothing runs yet: {self._deed.label} starts it."
 
     @on(Button.Pressed)
     def choose(self, event: Button.Pressed) -> None:

@@ -62,6 +62,12 @@ def check_person(name: str, role: str) -> None:
         raise ConfigWrong(f"There is no role {role[:40]}.", f"Choose one of {', '.join(ROLES)}.")
 
 
+def check_site(site: str) -> None:
+    """Check the name of a site. Raises ConfigWrong."""
+    if not 1 <= len(site) <= 64 or not site.isprintable():
+        raise ConfigWrong("The name of a site has 1 to 64 printable characters.", "Such as 'St. Anna'.")
+
+
 def check_founders(people: Sequence[NewPerson]) -> None:
     """Check that these people can be a site's first. Raises ConfigWrong, as `found`."""
     for one in people:
