@@ -123,7 +123,8 @@ class FirstRun(Discreet[Begun | None]):
 
         fields = seal_fields(first["records"]) if single else PEOPLE
         self.push_screen(
-            FormWindow(first["site"], "Make the site", fields, words=words, check=people), answered
+            FormWindow(first["site"], "Make the site", fields, words=words, check=people, leave="Back"),
+            answered,
         )
 
     def _say(self, words: str) -> None:

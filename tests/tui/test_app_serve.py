@@ -80,7 +80,9 @@ def test_a_question_is_streamed_judged_and_the_key_gone_at_the_end(served: Sessi
         own = [key for key in served.api_keys() if key.name == OWN_NAME and not key.revoked]
         assert len(own) == 1
         assert list_feedback(served) == []  # nothing is stored unless it is asked for
-        await pilot.press("f")
+        await pilot.press(*"nasty", "enter")  # the next question, not the keys of the screen
+        await until(pilot, lambda: "> nasty" in shown(app) and "% sure" in shown(app), "not asked", 30)
+        await pilot.press("escape", "f")
         await until(pilot, lambda: "What is it worth?" in shown(app), "no form")
         await pilot.press("right", "down", "right", "right", "right", "right", "right", "up", "up", "enter")
         await until(pilot, lambda: len(list_feedback(served)) == 1, "not stored")

@@ -106,7 +106,7 @@ def group_lines(report: Report, width: int) -> list[str]:
     """Accuracy by group; groups of few people are left out of the report."""
     groups = subject(report).get("groups") or []
     if not groups:
-        return wrapped("No groups. Declare them with: data import --group COLUMN", width=width)
+        return wrapped("No groups. Name them at the import: Groups in reports, or --fact COLUMN", width=width)
     names = [f"{one['fact'].replace('_', ' ')} {one['value']}" for one in groups]
     room = max(6, min(max(map(len, names)), width - 8 - _BAR - 2))
     return [

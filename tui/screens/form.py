@@ -33,7 +33,8 @@ class Lines(VerticalScroll, can_focus=False, inherit_bindings=False):
 
 
 class FormWindow(Asking[dict[str, Any] | None]):
-    """Ends with the answers by key, or None. `check` may refuse them by an ApplianceError before it ends."""
+    """Ends with the answers by key, or None. `check` may refuse them by an ApplianceError before it ends;
+    `leave` is the word for not going on."""
 
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -51,8 +52,10 @@ class FormWindow(Asking[dict[str, Any] | None]):
         words: str = "",
         given: Mapping[str, str] | None = None,
         check: Check | None = None,
+        leave: str = "Cancel",
     ) -> None:
         super().__init__()
+        self._leave = leave
         self._title, self._label, self._words = title, label, words
         self._fields, self._check = tuple(fields), check
         self._given = dict(given or {})
@@ -72,10 +75,9 @@ class FormWindow(Asking[dict[str, Any] | None]):
             yield Static("", id="help", markup=False)
             yield Static("", id="wrong", markup=False)
             with Horizontal(classes="buttons"):
-                yield Choice("Cancel", id="cancel")
+                yield Choice(self._leave, id="cancel")
                 yield Choice(self._label, id="do")
-            paths = any(field.kind == "path" for field in self._fields)
-            yield Static(_KEYS_WITH_PATHS if paths else _KEYS, classes="keys", markup=False)
+            yield Static("", id="keys", classes="keys", markup=False)
 
     def on_mount(self) -> None:
         """Begin at the first field."""
@@ -85,8 +87,11 @@ class FormWindow(Asking[dict[str, Any] | None]):
 
     @on(Pick.Changed)
     def show_asked(self) -> None:
-        """Show the fields that are asked with the choices of now."""
-        wanted = {field.key for field in asked(self._fields, self.typed())}
+        """Show the fields that are asked with the choices of now, and the keys that they need."""
+        now = asked(self._fields, self.typed())
+        wanted = {field.key for field in now}
+        keys = _KEYS_WITH_PATHS if any(field.kind == "path" for field in now) else _KEYS
+        self.query_one("#keys", Static).update(keys.format(leave=self._leave.lower()))
         for field in self._fields:
             line = self.query_one(f"#field-{field.key}").parent
             if isinstance(line, Horizontal):
@@ -155,7 +160,7 @@ class FormWindow(Asking[dict[str, Any] | None]):
         if event.button.id != "do":
             if self.typed() != self._begun:
                 self._begun = self.typed()
-                self.query_one("#wrong", Static).update(_LOST.format(label=self._label))
+                self.query_one("#wrong", Static).update(_LOST.format(label=self._label, leave=self._leave))
             else:
                 self.dismiss(None)
             return
@@ -173,6 +178,6 @@ class FormWindow(Asking[dict[str, Any] | None]):
         self.dismiss(None)
 
 
-_LOST = "Nothing is done yet: right goes to {label}. Enter on Cancel once more drops what you typed."
-_KEYS = "up down field   left right choice   enter next, choose   esc cancel"
-_KEYS_WITH_PATHS = "up down field   left right choice   ctrl+o look for a file   esc cancel"
+_LOST = "Nothing is done yet: right goes to {label}. Enter on {leave} once more drops what you typed."
+_KEYS = "up down field   left right choice   enter next, choose   esc {leave}"
+_KEYS_WITH_PATHS = "up down field   left right choice   ctrl+o look for a file   esc {leave}"

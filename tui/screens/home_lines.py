@@ -32,7 +32,7 @@ def way_text(view: SiteView, width: int) -> str:
     for kind, name, found in _way(view):
         sign = ">" if kind in busy else "x" if found else " "
         note = found or ("running" if kind in busy else "-")
-        lines.append(f"[{sign}] {name:<9} {note}"[:width].rstrip())
+        lines.append(fit(f"[{sign}] {name:<9} {note}", width).rstrip())
     return "\n".join(lines)
 
 

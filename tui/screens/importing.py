@@ -63,6 +63,7 @@ def _ask_columns(screen: Framed, first: dict[str, Any], peek: Peek) -> None:
         "Import",
         column_fields(peek, LEARN[first["learn"]]),
         words=f"Its columns: {columns}\n",
+        leave="Back",
         check=lambda found: session_data.check_import(site, spec_from(first, found, peek.columns)),
     )
 

@@ -48,6 +48,9 @@ class Seen:
     hour: Hour
 
 
+_KEPT = "enter asks the next; not stored unless you press esc, then f"
+
+
 class ServeScreen(Looking):
     """The chosen endpoint."""
 
@@ -56,8 +59,8 @@ class ServeScreen(Looking):
     HELP = (
         "An endpoint answers the OpenAI API and a web page for whoever has a key. Slots: answers at once."
         " Queue: questions that wait for one. p50, p95: half, and nearly all, first words came within that."
-        " What you try here is not stored unless you press f. The same in a shell: cloister serve MODEL,"
-        " serve status, chat MODEL, key, route, feedback, job stop."
+        " What you try here is not stored unless you press esc, then f. The same in a shell: cloister serve"
+        " MODEL, serve status, chat MODEL, key, route, feedback, job stop."
     )
     RIGHTS: ClassVar[dict[str, str]] = {
         "start": "serve.start",
@@ -214,9 +217,8 @@ class ServeScreen(Looking):
         """The whole answer, and how fast it was."""
         self.answer = event.reply
         cited = "".join(f"\n[{at}] {one.get('address', '')}" for at, one in enumerate(event.reply.cited, 1))
-        note = f"{reply_words(event.reply)}{cited}\nnot stored unless you press f"
+        note = f"{reply_words(event.reply)}{cited}\n{_KEPT}"
         self.show_answer(event.reply.text.strip() or "(nothing)", note)
-        self.set_focus(None)
         self.refresh_bindings()
 
     def show_answer(self, text: str, facts: str) -> None:
