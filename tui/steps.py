@@ -134,7 +134,7 @@ def step_for(
     if not family & judged:
         return NextStep(
             text=f"Evaluate {newest.name} against its base.",
-            why="A model is not served before it passes the gate.",
+            why="A model is served once a report says that it is clearly better than its base: the gate.",
             command=f"cloister evaluate {newest.name}",
         )
     if not family & passed:
@@ -146,7 +146,7 @@ def step_for(
     if not files:
         return NextStep(
             text=f"Quantise {newest.name}.",
-            why="INT8 and INT4 files are small enough for a CPU box.",
+            why="That makes smaller files of it (INT8, INT4), which a machine without a GPU can serve.",
             command=f"cloister quantize {newest.name}",
         )
     if not any(file.name in passed for file in files):

@@ -278,6 +278,10 @@ def test_enter_takes_the_demo_base_after_a_question(tmp_path: Path) -> None:
         await until(pilot, lambda: "< the small one shipped >" in shown(app), "not asked")
         await pilot.press("right")
         await until(pilot, lambda: "Folder or .gguf file" in shown(app), "no way to bring another")
+        app.screen.query_one("#field-path").value = str(tmp_path)  # type: ignore[attr-defined]
+        await pilot.press("up", "enter")
+        await until(pilot, lambda: "config.json is missing" in shown(app), "no refusal")
+        await until(pilot, lambda: "Folder or .gguf file" in shown(app), "the form has gone")
         await pilot.press("left", "up", "enter")
         await until(pilot, lambda: "Import more records than notes." in shown(app), "not taken")
         assert "too few for differential privacy" in shown(app), "a training that would be refused is named"

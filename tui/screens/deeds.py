@@ -90,7 +90,7 @@ def training(spec: Mapping[str, Any], *, search: bool = False) -> Deed:
         spec=spec,
         label="Search" if search else "Train",
         question=f"{what} {spec['base']} on {spec['dataset']}? What it spends of the privacy budget cannot be"
-        " had back.",
+        " had back. Epsilon bounds what a model can tell of one person: less is safer, and learns less.",
     )
 
 

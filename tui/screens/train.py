@@ -27,8 +27,9 @@ class TrainScreen(Listing):
     )
     COLUMNS = ("ID", "JOB", "STATE", "DONE", "TIME", "WHO")
     EMPTY = (
-        "No training yet.\n\nA training makes an adapter of a base model and a dataset."
-        "\nPress n for one: every setting has a default, and its plan is shown before it starts."
+        "No training yet.\n\nA training makes an adapter: a small file with what a base model learnt from"
+        " your records.\nPress n for one: every setting has a default, and its plan is shown"
+        " before it starts."
     )
     KINDS = ("train", "search")
     RIGHTS: ClassVar[dict[str, str]] = {
