@@ -102,6 +102,7 @@ def _agreement(federation: Federation) -> dict[str, Any]:
         "task": federation.task.model_dump(),
         "rounds": rounds.count,
         "quorum": rounds.quorum,
+        "deadline_minutes": rounds.deadline_minutes,
         "min_cohort": rounds.min_cohort,
         "secure": rounds.secure,
         "mode": mode(federation),
