@@ -13,6 +13,7 @@ from test_cli_search import RESULT
 from appliance.core.db import transaction
 from appliance.core.home import Home
 from appliance.security import audit
+from tui import session_privacy
 from tui.cli.entry import run
 from tui.cli.face import Face
 from tui.session import Session
@@ -51,7 +52,7 @@ def test_the_tail_names_the_next_step_of_the_model_the_job_was_about(
     a.tell(folder, "done", result={"files": "of another version"})
     assert run(["job", "tail", "1"]) == 0
     out = capsys.readouterr().out
-    assert "Next: cloister evaluate lora-0002" in out and "passes the gate" in out
+    assert "Next: cloister evaluate lora-0002" in out and "the gate." in out
 
 
 def test_the_tail_of_a_job_that_died_says_the_way_on(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,8 +88,10 @@ def test_a_budget_says_that_runs_are_composed_and_when_nothing_is_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def shown(jobs: int, spent: float) -> str:
-        row = BUDGET | {"epsilon_spent": spent, "events": [EVENT | {"job": f"{n:04d}"} for n in range(jobs)]}
+        row = BUDGET | {"epsilon_spent": spent}
+        runs = [EVENT | {"job": f"{n:04d}", "epsilon_after": spent} for n in range(jobs)]
         monkeypatch.setattr(Session, "budgets", lambda self: [row])
+        monkeypatch.setattr(session_privacy, "charges", lambda session, dataset: runs)
         assert run(["budget", "show"]) == 0
         return " ".join(capsys.readouterr().out.split())
 
