@@ -57,4 +57,4 @@ def _plain(home: Home) -> set[str]:
     """Plain files below the sealed folders, but those that may be."""
     there = [file for folder in home.path.iterdir() if folder.is_dir() for file in folder.rglob("*")]
     plain = {file.name for file in there if file.is_file() and file.read_bytes()[:12] != MAGIC}
-    return plain - {"events.jsonl", "log.txt"}
+    return plain - {"events.jsonl", "spare", "log.txt"}
