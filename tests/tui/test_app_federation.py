@@ -13,13 +13,18 @@ from app_site import screens, shown, until
 from textual.pilot import Pilot
 from textual.widgets import Button, Input
 
-from federated import papers, rules, standing
+from appliance.security.trust import store
+from appliance.security.trust.identity import public
+from federated import papers, rules, standing, stick
+from federated.flower.frames import Frame, unpacked
+from federated.place import names
 from tui.app import Cloister
 from tui.screens.federation import CoordinatorScreen, SiteScreen
 from tui.screens.federation_lines import model_lines, refused_lines, round_title, site_cells
 from tui.screens.form import FormWindow
 from tui.screens.frame import Looking
 from tui.screens.modals import ConfirmName, Words
+from tui.widgets.pick import Pick
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "federated"))
 from enrol_support import approved, coordinator, hospital
@@ -116,6 +121,113 @@ def test_a_site_joins_pauses_refuses_and_leaves(tmp_path: Path, monkeypatch: pyt
 
     screens(a.session(anna.home.path), act)
     assert standing.noted(anna.place).left
+
+
+@pytest.mark.slow
+def test_a_federation_is_begun_with_its_key_on_a_stick_and_lets_a_site_in_by_it(tmp_path: Path) -> None:
+    hub, anna = hospital(tmp_path, "hub"), hospital(tmp_path, "anna")
+    key, request, good = tmp_path / "north.key", tmp_path / "anna.request", "seven quiet rivers run"
+
+    async def act(app: Cloister, pilot: Pilot[None]) -> None:
+        await pilot.press("7")
+        await until(pilot, lambda: "A coordinator begins one: press n" in shown(app), "not there")
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(app.screen, FormWindow), "no form")
+        await pilot.pause()
+        app.screen.query_one("#field-authority", Pick).action_turn(1)
+        typed = ("north", "127.0.0.1:8443", "2", "2", "4", str(key), good)
+        await filled(app, pilot, *typed, "another one of these")
+        await until(pilot, lambda: "not the same" in shown(app), "two passphrases were taken for one")
+        assert names(hub.home) == [] and not key.exists()
+        await filled(app, pilot, *typed, good)
+        await until(pilot, lambda: "north is begun" in shown(app), "not begun")
+        assert hub.words.split()[0] in shown(app)
+        await pilot.press("escape")
+        await until(pilot, lambda: "coordinator" in shown(app), "not listed")
+        request.write_bytes(anna.request())
+        words = papers.request_words(request.read_bytes())
+        await pilot.press("enter")
+        await until(pilot, lambda: "No sites yet." in shown(app), "not open")
+        await pilot.press("n")
+        await filled(app, pilot, str(request), words, str(key), "a wrong passphrase")
+        await until(pilot, lambda: "not the passphrase" in shown(app), "another passphrase opened it")
+        assert standing.agreed(hub.place).sites == []
+        await pilot.press("n")
+        await filled(app, pilot, str(request), words, str(key), good)
+        await until(pilot, lambda: "anna is in" in shown(app), "not let in")
+
+    screens(a.session(hub.home.path), act)
+    made = standing.agreed(hub.place)
+    assert (made.rounds.count, made.rounds.quorum, made.rounds.min_cohort) == (2, 2, 2)
+    assert (made.training.epsilon, made.training.unit, made.task.labels) == (4.0, "patient", ["a", "b"])
+    assert key.is_file() and not hub.place.authority_key.exists()
+    assert [one.name for one in made.sites] == ["anna"]
+
+
+def test_a_round_goes_by_stick_from_screen_to_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, anna = coordinator(tmp_path, monkeypatch), hospital(tmp_path, "anna")
+    anna.join(approved(hub, anna.request()).kit)
+    for one, other in ((hub, anna), (anna, hub)):
+        card = public(standing.own_keys(other.home))
+        store.pin(one.home, card, words=card.words, compared_by=["ana", "joe"], who="ana")
+    asked = {"what": "ask", "sites": ["anna"], "ref": 1, "head": {"round": 1}}
+    stick.put(hub.place.stick, "out", "anna", Frame(head=asked, body=b"adapter"))
+    file = tmp_path / "round.clb"
+
+    async def export(app: Cloister, pilot: Pilot[None]) -> None:
+        await pilot.press("7", "enter")
+        await until(pilot, lambda: "away" in shown(app), "not open")
+        await pilot.press("e")
+        await filled(app, pilot, str(file))
+        await until(pilot, lambda: "Round 1 is written" in shown(app), "not written")
+
+    async def bring_in(app: Cloister, pilot: Pilot[None]) -> None:
+        await pilot.press("7", "enter")
+        await until(pilot, lambda: isinstance(app.screen, SiteScreen), "not open")
+        for said in ("Press s to start.", "already"):  # the second time it is refused
+            await until(pilot, lambda: "e Carry" in shown(app), "no key for it")
+            await pilot.press("e", "right")
+            await filled(app, pilot, "", str(file))
+            await until(pilot, lambda said=said: said in shown(app), f"not told: {said}")
+            await pilot.press("escape")
+            await pilot.pause()
+
+    screens(a.session(hub.home.path), export)
+    assert "anna" in stick.HubStick(None, hub.place.stick).carried  # type: ignore[arg-type]
+    screens(a.session(anna.home.path), bring_in)
+    there = unpacked((anna.place.stick / "in" / "coordinator.frame").read_bytes())
+    assert (there.head, there.body) == ({"what": "asked", "head": {"round": 1}}, b"adapter")
+
+
+def test_a_federation_ends_by_its_name_and_by_the_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, anna = coordinator(tmp_path, monkeypatch), hospital(tmp_path, "anna")
+    anna.join(approved(hub, anna.request()).kit)
+    notice = tmp_path / "north.notice"
+
+    async def end(app: Cloister, pilot: Pilot[None]) -> None:
+        await pilot.press("7", "enter")
+        await until(pilot, lambda: "0 of 2 rounds done" in shown(app), "not open")
+        await pilot.press("f")
+        await filled(app, pilot, str(notice))
+        await until(pilot, lambda: "2 of 2 rounds are left" in shown(app), "not said")
+        await sure(app, pilot, "north")
+        await until(pilot, lambda: "north has ended" in shown(app), "not ended")
+        await pilot.press("escape")
+        await until(pilot, lambda: "Ended after 0 of 2 rounds" in shown(app), "not shown")
+
+    async def hear(app: Cloister, pilot: Pilot[None]) -> None:
+        await pilot.press("7", "enter")
+        await until(pilot, lambda: "epsilon at most 8 per patient" in shown(app), "not open")
+        await pilot.press("n")
+        await filled(app, pilot, str(notice))
+        await until(pilot, lambda: "north has ended" in shown(app), "not believed")
+
+    screens(a.session(hub.home.path), end)
+    screens(a.session(anna.home.path), hear)
+    assert standing.agreed(hub.place).ended and standing.agreed(anna.place).ended
+    assert not hub.place.authority_key.exists()
 
 
 def found(**changed: Any) -> dict[str, Any]:

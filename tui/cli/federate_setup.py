@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +10,7 @@ import typer
 from appliance.core.errors import ConfigWrong
 from tui.cli.asking import new_passphrase
 from tui.cli.face import Face
-
-_TARGETS = ["v_proj", "o_proj", "down_proj"]
+from tui.federation_terms import USUAL, Terms, drafted
 
 
 def init(
@@ -32,11 +30,11 @@ def init(
     prompt: Annotated[str | None, typer.Option(help="Without a dataset: the prompt, with {text}.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="Without a dataset: a label. Repeat.")] = None,
     unit: Annotated[str, typer.Option(help="Whose privacy is protected, if no dataset says so.")] = "patient",
-    rounds: Annotated[int, typer.Option(help="How many rounds.")] = 10,
-    quorum: Annotated[int, typer.Option(help="The fewest updates of a round.")] = 3,
-    min_cohort: Annotated[int, typer.Option(help="The fewest sites that are averaged.")] = 3,
-    deadline: Annotated[float, typer.Option(help="Minutes that a round waits for all.")] = 60.0,
-    rule: Annotated[str, typer.Option(help="mean, median, trimmed-mean or krum.")] = "mean",
+    rounds: Annotated[int, typer.Option(help="How many rounds.")] = USUAL.rounds,
+    quorum: Annotated[int, typer.Option(help="The fewest updates of a round.")] = USUAL.quorum,
+    min_cohort: Annotated[int, typer.Option(help="The fewest sites that are averaged.")] = USUAL.min_cohort,
+    deadline: Annotated[float, typer.Option(help="Minutes that a round waits for all.")] = USUAL.deadline,
+    rule: Annotated[str, typer.Option(help="mean, median, trimmed-mean or krum.")] = USUAL.rule,
     secure: Annotated[
         bool,
         typer.Option(
@@ -44,34 +42,42 @@ def init(
             help="Secure aggregation: the coordinator sees the sum alone. Needs rule mean, and links.",
         ),
     ] = False,
-    packing: Annotated[str, typer.Option(help="How updates travel: f32, f16 or i8.")] = "i8",
-    clip_bound: Annotated[float, typer.Option(help="The largest norm of a site's change in a round.")] = 1.0,
-    server: Annotated[str, typer.Option(help="fedavg or fedadam.")] = "fedavg",
-    server_learning_rate: Annotated[float, typer.Option(help="Of the coordinator's step.")] = 1.0,
-    proximal: Annotated[float, typer.Option(help="FedProx' mu; 0 is off.")] = 0.0,
+    packing: Annotated[str, typer.Option(help="How updates travel: f32, f16 or i8.")] = USUAL.packing,
+    clip_bound: Annotated[
+        float, typer.Option(help="The largest norm of a site's change in a round.")
+    ] = USUAL.clip_bound,
+    server: Annotated[str, typer.Option(help="fedavg or fedadam.")] = USUAL.server,
+    server_learning_rate: Annotated[
+        float, typer.Option(help="Of the coordinator's step.")
+    ] = USUAL.server_learning_rate,
+    proximal: Annotated[float, typer.Option(help="FedProx' mu; 0 is off.")] = USUAL.proximal,
     products: Annotated[
         bool, typer.Option("--products", help="Average the products of LoRA's matrices.")
     ] = False,
-    epsilon: Annotated[float, typer.Option(help="The most each site spends in all rounds.")] = 8.0,
+    epsilon: Annotated[float, typer.Option(help="The most each site spends in all rounds.")] = USUAL.epsilon,
     delta: Annotated[
         float | None,
         typer.Option(help="Below 1 / patients of every site. Default: from the dataset, or 1e-5."),
     ] = None,
     public: Annotated[bool, typer.Option("--open", help="Train WITHOUT privacy.")] = False,
-    steps: Annotated[int, typer.Option(help="Steps of a site in a round.")] = 5,
-    sample_rate: Annotated[float, typer.Option(help="Share of the patients in a step.")] = 0.35,
-    learning_rate: Annotated[float, typer.Option(help="Of a site's step.")] = 0.01,
-    max_grad_norm: Annotated[float, typer.Option(help="Clip bound of one patient's gradient.")] = 0.2,
-    records_per_unit: Annotated[int, typer.Option(help="Records of one patient in a step.")] = 1,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of a record.")] = 512,
-    rank: Annotated[int, typer.Option(help="LoRA's rank.")] = 4,
-    alpha: Annotated[int, typer.Option(help="LoRA's alpha.")] = 8,
+    steps: Annotated[int, typer.Option(help="Steps of a site in a round.")] = USUAL.steps,
+    sample_rate: Annotated[float, typer.Option(help="Share of the patients in a step.")] = USUAL.sample_rate,
+    learning_rate: Annotated[float, typer.Option(help="Of a site's step.")] = USUAL.learning_rate,
+    max_grad_norm: Annotated[
+        float, typer.Option(help="Clip bound of one patient's gradient.")
+    ] = USUAL.max_grad_norm,
+    records_per_unit: Annotated[
+        int, typer.Option(help="Records of one patient in a step.")
+    ] = USUAL.records_per_unit,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of a record.")] = USUAL.max_tokens,
+    rank: Annotated[int, typer.Option(help="LoRA's rank.")] = USUAL.rank,
+    alpha: Annotated[int, typer.Option(help="LoRA's alpha.")] = USUAL.alpha,
     rslora: Annotated[bool, typer.Option("--rslora", help="Scale by alpha / sqrt(rank).")] = False,
     target: Annotated[list[str] | None, typer.Option(help="A layer that gets an adapter. Repeat.")] = None,
-    layers: Annotated[int, typer.Option(help="Of so many last layers; 0: of all.")] = 0,
+    layers: Annotated[int, typer.Option(help="Of so many last layers; 0: of all.")] = USUAL.layers,
     train_a: Annotated[bool, typer.Option("--train-a", help="Train LoRA's A too, not B alone.")] = False,
-    seed: Annotated[int, typer.Option(help="What LoRA's A is drawn with.")] = 0,
-    days: Annotated[int, typer.Option(help="How long the agreement holds.")] = 90,
+    seed: Annotated[int, typer.Option(help="What LoRA's A is drawn with.")] = USUAL.seed,
+    days: Annotated[int, typer.Option(help="How long the agreement holds.")] = USUAL.days,
     authority_to: Annotated[
         Path | None,
         typer.Option(help="Write the authority's key to this file, on a stick, not into the home."),
@@ -86,56 +92,43 @@ def init(
     """
     from tui import session_federate
 
-    if rank < 1 or days < 1 or days > 3650:
-        raise ConfigWrong("A federation has a rank and lasts 1 to 3650 days.", "Give other options.")
     chosen = face.session.base(base).name
     given = _task(face, dataset, task, prompt, label, unit)
+    terms = Terms(
+        rounds=rounds,
+        quorum=quorum,
+        min_cohort=min_cohort,
+        deadline=deadline,
+        rule=rule,
+        secure=secure,
+        packing=packing,
+        clip_bound=clip_bound,
+        server=server,
+        server_learning_rate=server_learning_rate,
+        proximal=proximal,
+        products=products,
+        private=not public,
+        epsilon=epsilon,
+        delta=delta,
+        steps=steps,
+        sample_rate=sample_rate,
+        learning_rate=learning_rate,
+        max_grad_norm=max_grad_norm,
+        records_per_unit=records_per_unit,
+        max_tokens=max_tokens,
+        rank=rank,
+        alpha=alpha,
+        rslora=rslora,
+        targets=target or USUAL.targets,
+        layers=layers,
+        train_a=train_a,
+        seed=seed,
+        days=days,
+    )
+    draft = drafted(terms, name, gateway=gateway, also=also or (), base=chosen, given=given)
     passphrase = ""
     if authority_to is not None:
         passphrase = new_passphrase("the authority's key", passphrase_file, "--passphrase-file FILE")
-    draft: dict[str, Any] = {
-        "name": name,
-        "gateway": gateway or f"{socket.gethostname()}:8443",
-        "hosts": tuple(also or ()),
-        "base": chosen,
-        "days": days,
-        "task": given["task"],
-        "lora": {
-            "rank": rank,
-            "alpha": alpha,
-            "rslora": rslora,
-            "targets": list(target or _TARGETS),
-            "layers": layers,
-            "freeze_a": not train_a,
-            "seed": seed,
-        },
-        "rounds": {
-            "count": rounds,
-            "quorum": quorum,
-            "min_cohort": min_cohort,
-            "deadline_minutes": deadline,
-            "rule": rule,
-            "secure": secure,
-            "packing": packing,
-            "clip_bound": clip_bound,
-            "server": server,
-            "server_learning_rate": server_learning_rate,
-            "proximal_mu": proximal,
-            "products": products,
-        },
-        "training": {
-            "private": not public,
-            "epsilon": epsilon,
-            "delta": delta or min(1e-5, given["delta"]),
-            "unit": given["unit"],
-            "steps": steps,
-            "sample_rate": sample_rate,
-            "learning_rate": learning_rate,
-            "max_grad_norm": max_grad_norm,
-            "records_per_unit": records_per_unit,
-            "max_tokens": max_tokens,
-        },
-    }
     made = session_federate.init(
         face.session, draft, authority_to=authority_to and authority_to.absolute(), passphrase=passphrase
     )

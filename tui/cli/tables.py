@@ -44,6 +44,11 @@ def wrapped(text: str, first: str = "", rest: str | None = None, width: int = WI
     )
 
 
+def paragraphs(text: str, width: int) -> list[str]:
+    """A person's or a model's text, broken as by `wrapped`; its own breaks stay, empty lines go."""
+    return [line for part in text.split("\n") for line in wrapped(part, width=width)]
+
+
 def _widths(texts: Sequence[Sequence[str]]) -> list[int]:
     return [max(len(row[place]) for row in texts) for place in range(len(texts[0]))]
 

@@ -19,7 +19,7 @@ from appliance.evaluate.blind import SAME, Comparison, sides
 from tui import session_blind
 from tui.cli.blind_lines import COLUMNS, cells, result_lines
 from tui.cli.feedback import plain
-from tui.cli.tables import wrapped
+from tui.cli.tables import paragraphs
 from tui.endpoint import Line, private_line
 from tui.fields import Field
 from tui.screens.conversation import Conversation
@@ -106,7 +106,7 @@ class BlindList(Listing):
 
 
 def _broken(text: str, width: int, height: int) -> str:
-    return "\n".join(line for part in text.split("\n") for line in wrapped(part, width=width))
+    return "\n".join(paragraphs(text, width))
 
 
 def fields(view: SiteView, names: list[str]) -> tuple[Field, ...]:

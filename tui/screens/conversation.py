@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 from textual.message import Message
+from textual.message_pump import MessagePump
+from textual.worker import get_current_worker
 
 from appliance.serve.client import Reply
 from tui.endpoint import Line
 
 Question = Callable[[Line], None]
+_DRAW = 0.2  # seconds between two drawings of an answer that comes
 _LOOK, _PATIENCE = 0.2, 3600.0  # seconds between two looks whether it is over; of silence until it hangs up
 
 
@@ -60,3 +65,18 @@ class Conversation:
                 else:
                     question(held)
                     silent = 0.0
+
+
+def put(screen: MessagePump, place: int, question: str, line: Line, **how: Any) -> None:
+    """Ask in a worker; `screen` is told in drawings, not in tokens. `how` is what Line.talk takes."""
+    worker, text, drawn = get_current_worker(), "", 0.0
+    for part in line.talk(question, **how):
+        if worker.is_cancelled:
+            return
+        if isinstance(part, Reply):
+            screen.post_message(Answered(place, part))
+            return
+        text += part
+        if time.monotonic() - drawn >= _DRAW:
+            drawn = time.monotonic()
+            screen.post_message(Saying(place, text))

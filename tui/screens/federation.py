@@ -11,11 +11,14 @@ from textual.containers import Horizontal, Vertical
 
 from tui import session_federate
 from tui.screens import federation_lines as words
+from tui.screens.federation_begin import ask_end, ask_notice
 from tui.screens.federation_forms import ask_approve, ask_drop, ask_leave, ask_veto
+from tui.screens.federation_stick import ask_carry, ask_start
 from tui.screens.listing import Listing
 from tui.screens.modals import Confirm
 from tui.screens.site import LIVE, SiteView
 from tui.widgets.pane import Pane
+from tui.widgets.table import Rows
 
 _RESTART = "What is done stays done: it goes on there when it is started again."
 
@@ -24,7 +27,8 @@ class FederationScreen(Listing):
     """What both sides have in common: a table, two boxes, a job."""
 
     HERE = "sites"
-    START, STARTING = "", ""
+    TABLE = Rows
+    STARTING = ""
     BOXES: tuple[str, str] = ("", "Rules")
 
     def __init__(self, name: str) -> None:
@@ -64,14 +68,22 @@ class FederationScreen(Listing):
         refused.display = bool(found["refused"])
         refused.show(lambda w, h: "\n".join(words.refused_lines(found, w, h)))
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Start and stop take turns in the footer."""
+        if action == ("start" if self.runs else "stop"):
+            return False
+        return super().check_action(action, parameters)
+
     def reason(self, action: str) -> str | None:
         """Most of it depends on whether the job runs."""
         if self.more is None:
             return "it is being read"
         if action == "start" and self.runs:
             return "it runs"
-        if action == "start" and self.more["agreement"]["ended"]:
+        if action in ("start", "end", "notice") and self.more["agreement"]["ended"]:
             return "the federation has ended"
+        if action == "carry" and self.more["agreement"]["secure"]:
+            return "secure rounds do not go by stick"
         if action == "stop" and not self.runs:
             return "it does not run"
         if action == "job" and self.more["job"] is None:
@@ -81,14 +93,21 @@ class FederationScreen(Listing):
     def action_start(self) -> None:
         """Start this home's side, after its preflight."""
 
-        def work() -> str:
-            return session_federate.start(self.site, self.federation, host=_ANY, port=None, model=None)
-
         def sure(yes: bool | None) -> None:
             if yes:
-                self.attempt(work, self.open_job)
+                self.begin_job()
 
         self.app.push_screen(Confirm(self.STARTING.format(name=self.federation), "Start"), sure)
+
+    def begin_job(self, carried: bool = False) -> None:
+        """Start the job, and show it."""
+
+        def work() -> str:
+            return session_federate.start(
+                self.site, self.federation, host=_ANY, port=None, model=None, carried=carried
+            )
+
+        self.attempt(work, self.open_job)
 
     def action_stop(self) -> None:
         """Stop the job, after a question."""
@@ -114,7 +133,7 @@ class CoordinatorScreen(FederationScreen):
         "TIME: how long the site's last update took. LAST: what it did last, or why it was not taken. Loss:"
         " of the model that a round began with, on the sites' own records. What a site has spent only"
         " the site knows; the most was agreed. The same in a shell: cloister federate status"
-        "|start|approve|drop|end."
+        "|start|approve|drop|export-round|import-round|end."
     )
     COLUMNS = words.SITES
     EMPTY = "No sites yet.\n\nA site sends a request and reads its words out. Press n to let it in."
@@ -128,12 +147,18 @@ class CoordinatorScreen(FederationScreen):
         "stop": "job.stop",
         "approve": "federate.enrol",
         "drop": "federate.drop",
+        "carry": "federate.carry",
+        "end": "federate.coordinate",
     }
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "start", "Start"),
         Binding("n", "approve", "New site"),
         Binding("d", "drop", "Drop"),
         Binding("x", "stop", "Stop"),
+        Binding(
+            "e", "carry", "Carry", tooltip="Rounds by stick: write the chosen site's, bring an answer in"
+        ),
+        Binding("f", "end", "Finish", show=False, tooltip="End it for all its sites"),
         Binding("l", "job", "Log", show=False, tooltip="Its job and log"),
     ]
 
@@ -159,10 +184,23 @@ class CoordinatorScreen(FederationScreen):
         """Let a site in."""
         ask_approve(self)
 
+    def action_carry(self) -> None:
+        """Rounds by stick, those of the chosen site."""
+        write = any(one["site"] == self.chosen and one["state"] == "in" for one in self.more["sites"])
+        ask_carry(self, self.federation, self.chosen, self.look_again, write=write)
+
+    def action_end(self) -> None:
+        """End it for all its sites."""
+        done, rounds = len(self.more["rounds"]), self.more["agreement"]["rounds"]
+        ask_end(self, self.federation, done=done, rounds=rounds, then=self.look_again)
+
     def action_drop(self) -> None:
         """End the chosen site's part."""
         if self.chosen is not None:
             ask_drop(self, self.federation, self.chosen, self.look_again)
+
+
+_OF_MEMBERS = ("start", "pause", "veto", "leave", "carry")
 
 
 class SiteScreen(FederationScreen):
@@ -171,7 +209,8 @@ class SiteScreen(FederationScreen):
     HELP = (
         "ANSWER: sent, or why this site did not answer. Its own rules stand above what the coordinator asks."
         " Pause: it answers no round until it is taken back. Veto: one round, or the model. Leave: for good."
-        " The same in a shell: cloister federate status|start|pause|resume|veto|leave|check."
+        " The same in a shell: cloister federate status|start|pause|resume|veto|leave|check|export-round"
+        "|import-round."
     )
     COLUMNS = words.ANSWERS
     EMPTY = (
@@ -188,13 +227,17 @@ class SiteScreen(FederationScreen):
         "pause": "federate.veto",
         "veto": "federate.veto",
         "leave": "federate.veto",
+        "carry": "federate.carry",
+        "notice": "federate.veto",
     }
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "start", "Start"),
         Binding("p", "pause", "Pause"),
         Binding("v", "veto", "Veto"),
-        Binding("d", "leave", "Leave"),
+        Binding("d", "leave", "Leave", show=False, tooltip="Leave for good"),
         Binding("x", "stop", "Stop"),
+        Binding("e", "carry", "Carry", tooltip="Rounds by stick: bring one in, write the answer"),
+        Binding("n", "notice", "Notice", show=False, tooltip="Take the notice of the federation's end"),
         Binding("l", "job", "Log", show=False, tooltip="Its job and log"),
     ]
 
@@ -209,9 +252,28 @@ class SiteScreen(FederationScreen):
 
     def reason(self, action: str) -> str | None:
         """Who has left answers nothing."""
-        if action in ("start", "pause", "veto", "leave") and self.more is not None and self.more["left"]:
+        if (
+            action in ("start", "pause", "veto", "leave", "carry")
+            and self.more is not None
+            and self.more["left"]
+        ):
             return "this site has left"
         return super().reason(action)
+
+    def action_start(self) -> None:
+        """Start, over the network or by stick where that can be."""
+        if self.more["agreement"]["secure"]:
+            super().action_start()
+        else:
+            ask_start(self, self.STARTING.format(name=self.federation), self.begin_job)
+
+    def action_carry(self) -> None:
+        """Rounds by stick."""
+        ask_carry(self, self.federation, None, self.look_again, write=True)
+
+    def action_notice(self) -> None:
+        """Take the notice of its end."""
+        ask_notice(self, self.federation, self.look_again)
 
     def action_pause(self) -> None:
         """Answer no round, or answer again."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from appliance.core.errors import ConfigWrong
 from tui import session_federate
 from tui.fields import Field
 from tui.screens.form import FormWindow
@@ -138,8 +137,8 @@ def ask_approve(screen: Looking) -> None:
                     request,
                     words=found["words"] or "",
                     to=request.with_suffix(".kit"),
-                    authority=None,
-                    passphrase=_elsewhere,
+                    authority=found["authority"].expanduser().absolute() if found["authority"] else None,
+                    passphrase=lambda: found["passphrase"] or "",
                 ),
                 told,
             )
@@ -153,15 +152,20 @@ def ask_approve(screen: Looking) -> None:
             " with the file.",
             needed=True,
         ),
+        Field(
+            key="authority",
+            title="Authority's key",
+            help="Its file, where it was written to one. Empty: it is in this home.",
+            kind="path",
+        ),
+        Field(
+            key="passphrase",
+            title="Its passphrase",
+            help="Of that file. Empty: there is none.",
+            kind="secret",
+        ),
     )
     screen.app.push_screen(FormWindow("Let a site in", "Let it in", fields), answered)
-
-
-def _elsewhere() -> str:
-    raise ConfigWrong(
-        "The authority's key lies in a file.",
-        "In a shell: cloister federate approve REQUEST --authority FILE",
-    )
 
 
 def ask_veto(screen: Framed, name: str, then: Callable[[], object]) -> None:

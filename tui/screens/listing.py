@@ -24,6 +24,7 @@ class Listing(Looking):
 
     AUTO_FOCUS = "#table"
     COLUMNS: tuple[str, ...] = ()
+    TABLE: type[Table] = Table
     EMPTY = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         # Priority: keys that follow in the same packet must already find the filter focused.
@@ -33,7 +34,7 @@ class Listing(Looking):
     def table(self) -> ComposeResult:
         """Filter, table, and the words for an empty one."""
         yield Input(placeholder="filter", id="filter", compact=True)
-        yield Table(id="table", cursor_type="row")
+        yield self.TABLE(id="table", cursor_type="row")
         yield Static(self.EMPTY, id="empty", markup=False)
 
     def begin(self) -> None:

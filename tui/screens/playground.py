@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -18,10 +17,10 @@ from appliance.core.errors import ConfigWrong
 from appliance.models.registry import Model
 from appliance.serve.client import Reply
 from tui.cli.feedback import plain
-from tui.cli.tables import wrapped
+from tui.cli.tables import paragraphs, wrapped
 from tui.endpoint import Line, private_line
 from tui.fields import Field
-from tui.screens.conversation import Answered, Conversation, Saying
+from tui.screens.conversation import Answered, Conversation, Saying, put
 from tui.screens.evaluate_form import ask_evaluation
 from tui.screens.form import FormWindow
 from tui.screens.frame import Looking
@@ -31,7 +30,6 @@ from tui.screens.site import SiteView
 from tui.widgets.pane import Pane
 from tui.words import reply_words
 
-_DRAW = 0.2  # seconds between two drawings of an answer that comes
 _PLACES = ("First model", "Second model", "Third model", "Fourth model")
 NOBODY = "-"
 _TOO_FEW = (
@@ -118,22 +116,8 @@ class PlaygroundScreen(Looking):
         for place in range(len(self.names)):
             self._show(place, "...", "")
         free = self.free
-        for place in range(len(self.names)):
-            self._talk.ask(partial(self._put, place, text, free))
-
-    def _put(self, place: int, question: str, free: bool, line: Line) -> None:
-        """Ask one in the worker; what comes is told in drawings, not in tokens."""
-        worker, text, drawn = get_current_worker(), "", 0.0
-        for part in line.talk(question, model=self.names[place], free=free):
-            if worker.is_cancelled:
-                return
-            if isinstance(part, Reply):
-                self.post_message(Answered(place, part))
-                return
-            text += part
-            if time.monotonic() - drawn >= _DRAW:
-                drawn = time.monotonic()
-                self.post_message(Saying(place, text))
+        for place, name in enumerate(self.names):
+            self._talk.ask(partial(put, self, place, text, model=name, free=free))
 
     @on(Saying)
     def saying(self, event: Saying) -> None:
@@ -151,7 +135,7 @@ class PlaygroundScreen(Looking):
         told = plain(text)
 
         def draw(width: int, height: int) -> str:
-            lines = [line for part in told.split("\n") for line in wrapped(part, width=width)]
+            lines = paragraphs(told, width)
             return "\n".join([*wrapped(facts, width=width), "", *lines] if facts else lines)
 
         self.query_one(f"#answer-{place}", Pane).show(draw)

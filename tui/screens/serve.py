@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from textual import on, work
@@ -18,7 +19,7 @@ from appliance.serve.client import Reply
 from tui.cli.feedback import plain
 from tui.endpoint import Line, line_to
 from tui.screens import serve_lines
-from tui.screens.conversation import Answered, Conversation, Saying
+from tui.screens.conversation import Answered, Conversation, Saying, put
 from tui.screens.entry import Entry
 from tui.screens.feedback import FeedbackScreen
 from tui.screens.form import FormWindow
@@ -32,7 +33,6 @@ from tui.screens.site import JobRow, SiteView
 from tui.widgets.pane import Pane
 from tui.words import reply_words
 
-_DRAW = 0.2  # seconds between two drawings of an answer that comes
 _EMPTY = (
     "No endpoint runs.\n\nAn endpoint answers questions with a model that has passed its gate."
     "\nPress n to start one, or 1 for Home: it names the next step."
@@ -186,26 +186,12 @@ class ServeScreen(Looking):
         self.show_answer("...", "")
         if self._line is None or self._line.state not in (WorkerState.PENDING, WorkerState.RUNNING):
             self._line = self._hold(str(seen.figures["job"]))
-        self._talk.ask(lambda line: self._put(line, text))
+        self._talk.ask(partial(put, self, 0, text))
 
     @work(thread=True, group="line", exclusive=True, exit_on_error=False)
     def _hold(self, job: str) -> None:
         worker = get_current_worker()
         self._talk.run(line_to(self.site, job), lambda: worker.is_cancelled, lambda line: None)
-
-    def _put(self, line: Line, question: str) -> None:
-        """Ask in the worker; what comes is told in drawings, not in tokens."""
-        worker, text, drawn = get_current_worker(), "", 0.0
-        for part in line.talk(question):
-            if worker.is_cancelled:
-                return
-            if isinstance(part, Reply):
-                self.post_message(Answered(0, part))
-                return
-            text += part
-            if time.monotonic() - drawn >= _DRAW:
-                drawn = time.monotonic()
-                self.post_message(Saying(0, text))
 
     @on(Saying)
     def saying(self, event: Saying) -> None:

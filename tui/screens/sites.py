@@ -14,6 +14,7 @@ from appliance.core.profile import has_site
 from tui import session_federate
 from tui.screens.entry import Entry
 from tui.screens.federation import CoordinatorScreen, SiteScreen
+from tui.screens.federation_begin import ask_begin
 from tui.screens.federation_forms import ask_join, ask_request
 from tui.screens.listing import Listing
 from tui.screens.modals import Words
@@ -25,23 +26,29 @@ class SitesScreen(Listing):
 
     HERE = "sites"
     HELP = (
-        "In a federation several sites train one model together; records never leave a site. A site asks (r),"
-        " the coordinator lets it in and gives it a kit, the site joins with that (j). Enter opens one. The"
-        " same in a shell: cloister federate list|request|join|status."
+        "In a federation several sites train one model together; records never leave a site. A coordinator"
+        " begins it (n). A site asks (r), the coordinator lets it in and gives it a kit, the site joins with"
+        " that (j). Enter opens one. The same in a shell: cloister federate list|init|request|join|status."
     )
     COLUMNS = ("NAME", "THIS HOME", "SITES", "ROUNDS", "UNTIL", "JOB", "STATE")
     EMPTY = (
         "No federation yet.\n\nIn a federation several sites train one model together, and no record leaves"
-        " its site.\nA coordinator begins one in a shell: cloister federate init --help"
-        "\nA site asks to join one: press r. With the kit that comes back: press j."
+        " its site.\nA coordinator begins one: press n. A site asks to be let in: press r; with the kit that"
+        " comes back: press j."
     )
-    RIGHTS: ClassVar[dict[str, str]] = {"request": "federate.take-part", "join": "federate.take-part"}
+    RIGHTS: ClassVar[dict[str, str]] = {
+        "begin": "federate.coordinate",
+        "request": "federate.take-part",
+        "join": "federate.take-part",
+    }
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("r", "request", "Request"),
+        Binding("n", "begin", "New"),
+        Binding("r", "request", "Ask", tooltip="Ask a coordinator to be let in"),
         Binding("j", "join", "Join"),
     ]
     PALETTE: ClassVar[tuple[Entry, ...]] = (
         Entry(words="federate list", help="Federations of this home"),
+        Entry(words="federate init", help="Begin a federation, as its coordinator", action="begin"),
         Entry(words="federate request", help="Ask a coordinator to be let in", action="request"),
         Entry(words="federate join", help="Take the seat of a kit that came back", action="join"),
     )
@@ -76,6 +83,10 @@ class SitesScreen(Listing):
             return
         made = CoordinatorScreen if one["side"] == "coordinator" else SiteScreen
         self.app.push_screen(made(one["name"]))
+
+    def action_begin(self) -> None:
+        """Begin one, as its coordinator."""
+        ask_begin(self)
 
     def action_request(self) -> None:
         """Ask to be let in."""

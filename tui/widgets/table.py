@@ -23,3 +23,9 @@ class Table(DataTable[Text], inherit_bindings=False):
         Binding("home", "scroll_top", show=False),
         Binding("end", "scroll_bottom", show=False),
     ]
+
+
+class Rows(Table, inherit_bindings=False):
+    """A table in which nothing opens."""
+
+    BINDINGS: ClassVar[list[BindingType]] = Table.BINDINGS[1:]
