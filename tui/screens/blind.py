@@ -23,12 +23,12 @@ from tui.cli.tables import paragraphs
 from tui.endpoint import Line, private_line
 from tui.fields import Field
 from tui.screens.conversation import Conversation
-from tui.screens.form import FormWindow
 from tui.screens.frame import Looking
 from tui.screens.listing import Listing
 from tui.screens.modals import Words
 from tui.screens.playground import playable
 from tui.screens.site import SiteView
+from tui.screens.trying import ask_and_try
 from tui.widgets.pane import Pane
 
 _QUIET = 120.0  # seconds after which record text leaves the screen
@@ -87,12 +87,7 @@ class BlindList(Listing):
         if view is None or len(names) < 2 or not view.datasets:
             self.app.push_screen(Words("Nothing to compare", _NONE))
             return
-
-        def answered(found: dict[str, Any] | None) -> None:
-            if found is not None:
-                self.attempt(lambda: self._made(found), self.judge)
-
-        self.app.push_screen(FormWindow("Blind A/B", "Begin", fields(view, names)), answered)
+        ask_and_try(self, fields(view, names), self._made, self.judge, title="Blind A/B", label="Begin")
 
     def _made(self, found: dict[str, Any]) -> Comparison:
         models = (found["first"], found["second"])

@@ -12,6 +12,7 @@ from tui.screens.form import FormWindow
 from tui.screens.frame import Framed
 from tui.screens.modals import Words
 from tui.screens.site import SiteView
+from tui.screens.trying import ask_and_try
 
 ITS_OWN, ITS_BASE = "its own", "its base"
 
@@ -75,12 +76,14 @@ def ask_evaluation(screen: Framed, view: SiteView, model: str = "") -> None:
     if not fields[0].choices:
         screen.app.push_screen(Words("Nothing to measure", _NONE))
         return
-
-    def answered(found: dict[str, Any] | None) -> None:
-        if found is not None:
-            screen.attempt(lambda: _start(screen, found), screen.show_job)
-
-    screen.app.push_screen(FormWindow("Evaluate", "Measure", fields), answered)
+    ask_and_try(
+        screen,
+        fields,
+        lambda found: _start(screen, found),
+        screen.show_job,
+        title="Evaluate",
+        label="Measure",
+    )
 
 
 def _start(screen: Framed, found: dict[str, Any]) -> str:

@@ -132,8 +132,7 @@ class CoordinatorScreen(FederationScreen):
     HELP = (
         "TIME: how long the site's last update took. LAST: what it did last, or why it was not taken. Loss:"
         " of the model that a round began with, on the sites' own records. What a site has spent only"
-        " the site knows; the most was agreed. The same in a shell: cloister federate status"
-        "|start|approve|drop|export-round|import-round|end."
+        " the site knows; the most was agreed. The same in a shell: cloister federate --help."
     )
     COLUMNS = words.SITES
     EMPTY = "No sites yet.\n\nA site sends a request and reads its words out. Press n to let it in."
@@ -155,9 +154,7 @@ class CoordinatorScreen(FederationScreen):
         Binding("n", "approve", "New site"),
         Binding("d", "drop", "Drop"),
         Binding("x", "stop", "Stop"),
-        Binding(
-            "e", "carry", "Carry", tooltip="Rounds by stick: write the chosen site's, bring an answer in"
-        ),
+        Binding("e", "carry", "Carry", tooltip="Write a site's round to a stick, bring its answer in"),
         Binding("f", "end", "Finish", show=False, tooltip="End it for all its sites"),
         Binding("l", "job", "Log", show=False, tooltip="Its job and log"),
     ]
@@ -209,8 +206,7 @@ class SiteScreen(FederationScreen):
     HELP = (
         "ANSWER: sent, or why this site did not answer. Its own rules stand above what the coordinator asks."
         " Pause: it answers no round until it is taken back. Veto: one round, or the model. Leave: for good."
-        " The same in a shell: cloister federate status|start|pause|resume|veto|leave|check|export-round"
-        "|import-round."
+        " The same in a shell: cloister federate --help."
     )
     COLUMNS = words.ANSWERS
     EMPTY = (
@@ -234,9 +230,9 @@ class SiteScreen(FederationScreen):
         Binding("s", "start", "Start"),
         Binding("p", "pause", "Pause"),
         Binding("v", "veto", "Veto"),
-        Binding("d", "leave", "Leave", show=False, tooltip="Leave for good"),
+        Binding("d", "leave", "Leave", show=False, tooltip="Give the seat up for good"),
         Binding("x", "stop", "Stop"),
-        Binding("e", "carry", "Carry", tooltip="Rounds by stick: bring one in, write the answer"),
+        Binding("e", "carry", "Carry", tooltip="Bring a round in from a stick, write the answer"),
         Binding("n", "notice", "Notice", show=False, tooltip="Take the notice of the federation's end"),
         Binding("l", "job", "Log", show=False, tooltip="Its job and log"),
     ]
@@ -252,11 +248,7 @@ class SiteScreen(FederationScreen):
 
     def reason(self, action: str) -> str | None:
         """Who has left answers nothing."""
-        if (
-            action in ("start", "pause", "veto", "leave", "carry")
-            and self.more is not None
-            and self.more["left"]
-        ):
+        if action in _OF_MEMBERS and self.more is not None and self.more["left"]:
             return "this site has left"
         return super().reason(action)
 

@@ -14,6 +14,7 @@ from tui.fields import Field
 from tui.screens.form import FormWindow
 from tui.screens.frame import Framed, Looking
 from tui.screens.modals import ConfirmName, Words
+from tui.screens.trying import ask_and_try
 
 HERE, STICK = "in this home", "a file on a stick"
 
@@ -58,19 +59,15 @@ def ask_begin(screen: Looking) -> None:
         )
         screen.look_again()
 
-    def answered(found: dict[str, Any] | None) -> None:
-        if found is not None:
-            screen.attempt(lambda: work(found), told_made)
-
-    screen.app.push_screen(
-        FormWindow(
-            "Begin a federation",
-            "Begin it",
-            _fields(bases, datasets),
-            words="What is agreed on here is signed; a site that joins holds everybody to it.",
-            check=_check,
-        ),
-        answered,
+    ask_and_try(
+        screen,
+        _fields(bases, datasets),
+        work,
+        told_made,
+        title="Begin a federation",
+        label="Begin it",
+        words="What is agreed on here is signed; a site that joins holds everybody to it.",
+        check=_check,
     )
 
 
@@ -230,11 +227,6 @@ def ask_notice(screen: Framed, name: str, then: Callable[[], object]) -> None:
         )
         then()
 
-    def answered(found: dict[str, Any] | None) -> None:
-        if found is not None:
-            path = found["file"].expanduser().absolute()
-            screen.attempt(lambda: session_federate.ended(screen.site, name, path), told)
-
     field = Field(
         key="file",
         title="Notice",
@@ -242,4 +234,11 @@ def ask_notice(screen: Framed, name: str, then: Callable[[], object]) -> None:
         kind="path",
         needed=True,
     )
-    screen.app.push_screen(FormWindow(f"The end of {name}", "Take it", (field,)), answered)
+    ask_and_try(
+        screen,
+        (field,),
+        lambda found: session_federate.ended(screen.site, name, found["file"].expanduser().absolute()),
+        told,
+        title=f"The end of {name}",
+        label="Take it",
+    )

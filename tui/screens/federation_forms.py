@@ -11,6 +11,7 @@ from tui.fields import Field
 from tui.screens.form import FormWindow
 from tui.screens.frame import Framed, Looking
 from tui.screens.modals import ConfirmName, Words
+from tui.screens.trying import ask_and_try
 
 ROUND, MODEL = "one round", "the model"
 _WAYS = {"dropped": "it is not wanted any more", "revoked": "its keys are lost", "left": "it left by itself"}
@@ -33,20 +34,16 @@ def ask_request(screen: Looking) -> None:
         )
         screen.look_again()
 
-    def answered(found: dict[str, Any] | None) -> None:
-        if found is not None:
-            screen.attempt(
-                lambda: session_federate.request(
-                    screen.site,
-                    found["name"],
-                    site=found["site"],
-                    dataset=found["dataset"],
-                    units=None,
-                    again=False,
-                    to=found["to"].expanduser().absolute(),
-                ),
-                told,
-            )
+    def work(found: dict[str, Any]) -> dict[str, Any]:
+        return session_federate.request(
+            screen.site,
+            found["name"],
+            site=found["site"],
+            dataset=found["dataset"],
+            units=None,
+            again=False,
+            to=found["to"].expanduser().absolute(),
+        )
 
     fields = (
         Field(key="name", title="Federation", help="Its name, as the coordinator says.", needed=True),
@@ -68,7 +65,7 @@ def ask_request(screen: Looking) -> None:
             needed=True,
         ),
     )
-    screen.app.push_screen(FormWindow("Ask to be let in", "Make it", fields), answered)
+    ask_and_try(screen, fields, work, told, title="Ask to be let in", label="Make it")
 
 
 def ask_join(screen: Looking) -> None:
@@ -82,15 +79,15 @@ def ask_join(screen: Looking) -> None:
         screen.app.push_screen(Words("Joined" if done["joined"] else "Not joined", "\n".join(lines)))
         screen.look_again()
 
-    def answered(found: dict[str, Any] | None) -> None:
-        if found is not None:
-            policy = {"epsilon": found["epsilon"], "min_cohort": found["min_cohort"]}
-            screen.attempt(
-                lambda: session_federate.join(
-                    screen.site, found["kit"], words=found["words"] or "", base="", policy=policy
-                ),
-                told,
-            )
+    def work(found: dict[str, Any]) -> dict[str, Any]:
+        policy = {"epsilon": found["epsilon"], "min_cohort": found["min_cohort"]}
+        return session_federate.join(
+            screen.site,
+            found["kit"].expanduser().absolute(),
+            words=found["words"] or "",
+            base="",
+            policy=policy,
+        )
 
     fields = (
         Field(key="kit", title="Kit", help="The file that came back.", kind="path", needed=True),
@@ -112,7 +109,7 @@ def ask_join(screen: Looking) -> None:
             kind="whole",
         ),
     )
-    screen.app.push_screen(FormWindow("Join with a kit", "Check and join", fields), answered)
+    ask_and_try(screen, fields, work, told, title="Join with a kit", label="Check and join")
 
 
 def ask_approve(screen: Looking) -> None:
@@ -128,20 +125,16 @@ def ask_approve(screen: Looking) -> None:
         )
         screen.look_again()
 
-    def answered(found: dict[str, Any] | None) -> None:
-        if found is not None:
-            request: Path = found["request"].expanduser().absolute()
-            screen.attempt(
-                lambda: session_federate.approve(
-                    screen.site,
-                    request,
-                    words=found["words"] or "",
-                    to=request.with_suffix(".kit"),
-                    authority=found["authority"].expanduser().absolute() if found["authority"] else None,
-                    passphrase=lambda: found["passphrase"] or "",
-                ),
-                told,
-            )
+    def work(found: dict[str, Any]) -> dict[str, Any]:
+        request: Path = found["request"].expanduser().absolute()
+        return session_federate.approve(
+            screen.site,
+            request,
+            words=found["words"] or "",
+            to=request.with_suffix(".kit"),
+            authority=found["authority"].expanduser().absolute() if found["authority"] else None,
+            passphrase=lambda: found["passphrase"] or "",
+        )
 
     fields = (
         Field(key="request", title="Request", help="The site's file.", kind="path", needed=True),
@@ -165,7 +158,7 @@ def ask_approve(screen: Looking) -> None:
             kind="secret",
         ),
     )
-    screen.app.push_screen(FormWindow("Let a site in", "Let it in", fields), answered)
+    ask_and_try(screen, fields, work, told, title="Let a site in", label="Let it in")
 
 
 def ask_veto(screen: Framed, name: str, then: Callable[[], object]) -> None:

@@ -11,6 +11,7 @@ from tui.fields import Field
 from tui.screens.form import FormWindow
 from tui.screens.frame import Framed
 from tui.screens.modals import Words
+from tui.screens.trying import ask_and_try
 
 NETWORK, STICK = "over the network", "by stick"
 WRITE, BRING = "write one", "bring one in"
@@ -41,16 +42,14 @@ def ask_carry(
     """Write what waits to be carried, at the coordinator for `site`, at a site (None) for the coordinator; or
     bring in what was carried here. Without `write` there is nobody to write for."""
 
-    def answered(found: dict[str, Any] | None) -> None:
-        if found is None:
-            return
+    def work(found: dict[str, Any]) -> dict[str, Any]:
         path = found["out" if found["what"] == WRITE else "file"].expanduser().absolute()
         if found["what"] == WRITE:
-            screen.attempt(
-                lambda: session_carry.export_round(screen.site, name, site=site, out=path), told_written
-            )
-        else:
-            screen.attempt(lambda: session_carry.import_round(screen.site, path), told_brought)
+            return session_carry.export_round(screen.site, name, site=site, out=path)
+        return session_carry.import_round(screen.site, path)
+
+    def told_any(made: dict[str, Any]) -> None:
+        (told_written if "path" in made else told_brought)(made)
 
     def told_written(made: dict[str, Any]) -> None:
         told = (
@@ -100,4 +99,4 @@ def ask_carry(
             when=("what", BRING),
         ),
     )
-    screen.app.push_screen(FormWindow("A round by stick", "Do it", fields), answered)
+    ask_and_try(screen, fields, work, told_any, title="A round by stick", label="Do it")

@@ -160,7 +160,7 @@ class FormWindow(Asking[dict[str, Any] | None]):
         if event.button.id != "do":
             if self.typed() != self._begun:
                 self._begun = self.typed()
-                self.query_one("#wrong", Static).update(_LOST.format(label=self._label, leave=self._leave))
+                self.tell(_LOST.format(label=self._label, leave=self._leave))
             else:
                 self.dismiss(None)
             return
@@ -169,9 +169,14 @@ class FormWindow(Asking[dict[str, Any] | None]):
             if self._check is not None:
                 self._check(found)
         except ApplianceError as problem:
-            self.query_one("#wrong", Static).update(f"{problem.message} {problem.hint}")
+            self.tell(f"{problem.message} {problem.hint}")
             return
         self.dismiss(found)
+
+    def tell(self, wrong: str) -> None:
+        """Say what is wrong; the fields make room for it, and scroll."""
+        self.query_one("#wrong", Static).update(wrong)
+        self.set_class(bool(wrong), "-wrong")
 
     def action_no(self) -> None:
         """Leave without doing it."""

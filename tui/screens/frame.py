@@ -120,8 +120,9 @@ class Framed(Screen[None]):
         lines = []
         for found in self.active_bindings.values():
             if not (found.binding.show or found.binding.tooltip):
-                continue  # a key the footer has no room for is told here by its tooltip
-            shown, what = self.app.get_key_display(found.binding), found.binding.description
+                continue
+            shown = self.app.get_key_display(found.binding)
+            what = ": ".join(filter(None, (found.binding.description, found.binding.tooltip)))
             reason = None if found.enabled else self.reason(found.binding.action)
             line = f"{shown:<9} {what}" + (f" (not now: {reason})" if reason else "")
             if line not in lines:

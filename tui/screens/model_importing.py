@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from appliance.core.errors import ApplianceError, ConfigWrong, NeedsApproval
+from appliance.core.errors import ConfigWrong
 from appliance.models.importing import check_model_name
 from appliance.models.registry import Model
-from tui.fields import Field, written
-from tui.screens.form import FormWindow
+from tui.fields import Field
 from tui.screens.frame import Framed
-from tui.session import Session
+from tui.screens.trying import ask_and_try
 
 if TYPE_CHECKING:
     from tui.app import Cloister
@@ -57,9 +55,7 @@ def name_of(found: dict[str, Any]) -> str:
     return name
 
 
-def ask_model(
-    screen: Framed, *, file: bool = False, given: Mapping[str, str] | None = None, words: str = ""
-) -> None:
+def ask_model(screen: Framed, *, file: bool = False) -> None:
     """Ask which, and bring it in; `file`: only a GGUF file makes sense here. Asked from Home, or from a job
     that Home opened, it ends at Home with its new next step. What is refused brings the form back."""
     site = screen.site
@@ -70,37 +66,25 @@ def ask_model(
                 raise ConfigWrong(f"There is nothing at {found['path']}.", "Look for it with ctrl+o.")
             name_of(found)
 
-    def answered(found: dict[str, Any] | None) -> None:
-        if found is not None:
-            screen.app.notify("Checking and copying the model ...", timeout=5, markup=False)
-            screen.attempt(lambda: _bring(site, found), lambda made: told(made, found))
+    def work(found: dict[str, Any]) -> Model:
+        told = "Checking and copying the model ..."
+        screen.app.call_from_thread(screen.app.notify, told, timeout=5, markup=False)
+        if found["source"] == SHIPPED:
+            return site.demo_base()
+        return site.import_model(found["path"], name_of(found))
 
-    def told(model: Model | ApplianceError, found: dict[str, Any]) -> None:
-        if isinstance(model, ApplianceError):
-            again = f"{model.message} {model.hint}\n"
-            ask_model(screen, file=file, given=written(found), words=again)
-            return
+    def brought(model: Model) -> None:
         screen.app.notify(f"{model.name} is in. 5 Models shows it.", timeout=6, markup=False)
         if screen.HERE == "home":
             cast("Cloister", screen.app).show_screen("home")
 
-    form = FormWindow(
-        "Bring in a model",
-        "Bring it in",
+    ask_and_try(
+        screen,
         FIELDS,
-        given=given or ({"source": OWN} if file else None),
-        words=words,
+        work,
+        brought,
+        title="Bring in a model",
+        label="Bring it in",
         check=check,
+        given={"source": OWN} if file else None,
     )
-    screen.app.push_screen(form, answered)
-
-
-def _bring(site: Session, found: dict[str, Any]) -> Model | ApplianceError:
-    try:
-        if found["source"] == SHIPPED:
-            return site.demo_base()
-        return site.import_model(found["path"], name_of(found))
-    except NeedsApproval:
-        raise
-    except ApplianceError as problem:
-        return problem

@@ -12,12 +12,12 @@ from textual.containers import Vertical
 from appliance.security.people.rows import Asked
 from tui import session_people
 from tui.screens.audit_forms import ADD, EMERGENCY, PASSPHRASE, RESET, ROLE, same_twice
-from tui.screens.form import FormWindow
 from tui.screens.listing import Listing
 from tui.screens.modals import Confirm, ConfirmName, Words
 from tui.screens.people_lines import cells, emergencies_text, why_not
 from tui.screens.request_lines import asked_text
 from tui.screens.site import SiteView
+from tui.screens.trying import ask_and_try
 from tui.widgets.pane import Pane
 
 
@@ -101,11 +101,8 @@ class PeopleScreen(Listing):
         label: str = "Ask for it",
         twice: bool = False,
     ) -> None:
-        def answered(found: dict[str, Any] | None) -> None:
-            if found is not None:
-                self.attempt(lambda: work(found), then)
-
-        self.app.push_screen(FormWindow(title, label, fields, check=same_twice if twice else None), answered)
+        check = same_twice if twice else None
+        ask_and_try(self, fields, work, then, title=title, label=label, check=check)
 
     def _asked(self, asked: Asked) -> None:
         self.app.push_screen(Words(f"Request {asked.id} is made", asked_text(asked)))

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from appliance.core.errors import ApplianceError, ConfigWrong, NeedsApproval
-from tui.fields import Field, written
-from tui.screens.form import FormWindow
+from appliance.core.errors import ConfigWrong
+from tui.fields import Field
 from tui.screens.frame import Framed
 from tui.screens.modals import Words
 from tui.screens.site import SiteView
+from tui.screens.trying import ask_and_try
 
 NOBODY_ELSE, OTHERS = "this machine only", "other machines too"
 SERVER, BOX = "server", "small box"
@@ -143,43 +143,21 @@ def serving_spec(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def ask_serving(
-    screen: Framed,
-    view: SiteView,
-    model: str = "",
-    *,
-    ungated: bool = False,
-    given: Mapping[str, str] | None = None,
-    words: str = "",
-) -> None:
+def ask_serving(screen: Framed, view: SiteView, model: str = "", *, ungated: bool = False) -> None:
     """Ask how `model` is served, start it, and show the job; what cannot start brings the form back."""
     fields = serving_fields(view, model, ungated=ungated)
     if not fields[0].choices:
         screen.app.push_screen(Words("Nothing to serve", _NONE))
         return
-
-    def answered(found: dict[str, Any] | None) -> None:
-        if found is not None:
-            screen.attempt(lambda: _started(screen, found), lambda told: then(told, found))
-
-    def then(told: str | ApplianceError, found: dict[str, Any]) -> None:
-        if isinstance(told, str):
-            screen.show_job(told)
-        else:
-            again = f"{told.message} {told.hint}\n"
-            ask_serving(screen, view, model, ungated=ungated, given=written(found), words=again)
-
-    form = FormWindow("Serve", "Start", fields, given=given, words=words, check=serving_spec)
-    screen.app.push_screen(form, answered)
-
-
-def _started(screen: Framed, found: Mapping[str, Any]) -> str | ApplianceError:
-    try:
-        return screen.site.start_serving(serving_spec(found))
-    except NeedsApproval:
-        raise
-    except ApplianceError as problem:
-        return problem
+    ask_and_try(
+        screen,
+        fields,
+        lambda found: screen.site.start_serving(serving_spec(found)),
+        screen.show_job,
+        title="Serve",
+        label="Start",
+        check=serving_spec,
+    )
 
 
 def _words(path: Path | None) -> str | None:

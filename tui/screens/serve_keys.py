@@ -14,10 +14,10 @@ from appliance.security.amounts import read_end, read_rate, read_tokens
 from appliance.security.keys import OWN_NAME, Key, utc_now
 from tui.cli.keys import key_rows, may_lines
 from tui.fields import Field
-from tui.screens.form import FormWindow
 from tui.screens.listing import Listing
 from tui.screens.modals import Confirm, Words
 from tui.screens.site import SiteView
+from tui.screens.trying import ask_and_try
 
 FIELDS = (
     Field(
@@ -116,14 +116,15 @@ class KeysScreen(Listing):
 
     def action_new(self) -> None:
         """Ask what it may do, make it, and show it once."""
-
-        def answered(found: dict[str, Any] | None) -> None:
-            if found is not None:
-                scope = scope_of(found, utc_now())
-                self.attempt(lambda: self.site.new_key(found["name"], **scope), self._made)
-
-        form = FormWindow("New API key", "Make it", FIELDS, check=lambda found: scope_of(found, utc_now()))
-        self.app.push_screen(form, answered)
+        ask_and_try(
+            self,
+            FIELDS,
+            lambda found: self.site.new_key(found["name"], **scope_of(found, utc_now())),
+            self._made,
+            title="New API key",
+            label="Make it",
+            check=lambda found: scope_of(found, utc_now()),
+        )
 
     def _made(self, made: tuple[str, str]) -> None:
         key_id, secret = made

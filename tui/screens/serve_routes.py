@@ -15,6 +15,7 @@ from tui.screens.form import FormWindow
 from tui.screens.listing import Listing
 from tui.screens.modals import ConfirmName, Words
 from tui.screens.site import SiteView
+from tui.screens.trying import ask_and_try
 
 _WIDTH = 66  # of a window at 80 columns
 SPLIT, HYBRID = "A/B split", "small model first"
@@ -90,12 +91,14 @@ class RoutesScreen(Listing):
         if len(able) < 2:
             self.app.push_screen(Words("Routes need two models", "Train or import a second one first."))
             return
-
-        def answered(found: dict[str, Any] | None) -> None:
-            if found is not None:
-                self.attempt(lambda: self._make(found), lambda _: self.look_again())
-
-        self.app.push_screen(FormWindow("New route", "Make it", route_fields(able)), answered)
+        ask_and_try(
+            self,
+            route_fields(able),
+            self._make,
+            lambda _: self.look_again(),
+            title="New route",
+            label="Make it",
+        )
 
     def _make(self, found: dict[str, Any]) -> None:
         if found["kind"] == SPLIT:

@@ -93,7 +93,7 @@ def _what(there: Choices) -> tuple[Field, ...]:
     return (
         Field(
             key="dataset",
-            title="dataset",
+            title="Dataset",
             help="What it learns from; left and right choose. Only its train split is learnt.",
             kind="choice",
             choices=there.datasets,
@@ -101,7 +101,7 @@ def _what(there: Choices) -> tuple[Field, ...]:
         ),
         Field(
             key="base",
-            title="base",
+            title="Base",
             help="The model that is taught. It stays as it is; what is learnt becomes an adapter beside it.",
             kind="choice",
             choices=there.bases,
@@ -109,7 +109,7 @@ def _what(there: Choices) -> tuple[Field, ...]:
         ),
         Field(
             key="private",
-            title="private",
+            title="Private",
             help="yes: what it says of one person is bounded by epsilon. no: NO PROTECTION, it may repeat"
             " records word for word, its card says so for good, and two people must agree.",
             kind="yes",
@@ -121,13 +121,13 @@ def _what(there: Choices) -> tuple[Field, ...]:
 _SEARCH = (
     Field(
         key="over",
-        title="try",
+        title="Try",
         help="NAME=LOW..HIGH or NAME=A|B, with commas: learning_rate=0.05..0.4,rank=2|4|8. Empty: the"
         " learning rate around the usual one.",
     ),
     Field(
         key="trials",
-        title="trials",
+        title="Trials",
         help="How many trainings. All are paid from the budget: more trials mean more noise in each.",
         kind="whole",
         default="6",
@@ -135,17 +135,17 @@ _SEARCH = (
     ),
     Field(
         key="public",
-        title="public",
+        title="Public",
         help="yes: you declare these records PUBLIC. Nothing is charged, nobody is protected, no model is"
         " kept, only the best settings. Written to the audit log.",
         kind="yes",
         default="no",
     ),
 )
-_NAME = Field(key="name", title="name", help="Name of the model that is made. Empty: method and job.")
+_NAME = Field(key="name", title="Name", help="Name of the model that is made. Empty: method and job.")
 _MORE = Field(
     key="more",
-    title="more",
+    title="More",
     help="yes: every other setting. Each has a default that works; only change one if you know why.",
     kind="yes",
     default="no",
@@ -155,7 +155,7 @@ _MORE = Field(
 def _field(name: str, *, when: tuple[str, str] | None = None) -> Field:
     """An option as a field: its help, its kind, and its default, which "" stands for."""
     kind, option = typing.get_args(OPTIONS[name])
-    title, usual = name.replace("_", " "), getattr(Settings(), name)
+    title, usual = name.replace("_", " ").capitalize(), getattr(Settings(), name)
     text = str(option.help)
     if name == "epsilon":
         return Field(key=name, title=title, help=_EPSILON, kind="number", when=("private", "yes"))
