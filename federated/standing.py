@@ -6,8 +6,13 @@ site.json         at a site: {v, site, dataset, base, left}
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from appliance.core.errors import ConfigWrong, NotFound
@@ -111,21 +116,41 @@ def signed(federation: Federation, own: Identity) -> tuple[bytes, bytes]:
 def put(place: Place, content: bytes, signature: bytes) -> None:
     """Make a version the newest, for the rounds and for the gateway."""
     place.link.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_json(place.path / "agreement.next", {"file": content.decode(), "signature": signature.hex()})
-    finish(place)
+    with _alone(place):
+        write_json(_next(place), {"file": content.decode(), "signature": signature.hex()})
+        _write(place)
 
 
 def finish(place: Place) -> None:
     """Write what `put` was about to write when it was killed."""
-    draft = place.path / "agreement.next"
-    if not draft.exists():
-        return
-    waiting = json.loads(read_bytes(draft))
+    if _next(place).exists():
+        with _alone(place):
+            if _next(place).exists():
+                _write(place)
+
+
+def _next(place: Place) -> Path:
+    return place.path / "agreement.next"
+
+
+def _write(place: Place) -> None:
+    waiting = json.loads(read_bytes(_next(place)))
     content, signature = waiting["file"].encode(), bytes.fromhex(waiting["signature"])
     write_bytes(place.signature, signature)
     write_bytes(place.agreement, content)
     write_private(place.link / "agreement.toml", content)
-    draft.unlink()
+    _next(place).unlink()
+
+
+@contextmanager
+def _alone(place: Place) -> Iterator[None]:
+    """One writer of the agreement at a time: who only looks finishes it too."""
+    handle = os.open(place.path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def next_version(federation: Federation, **changed: object) -> Federation:

@@ -67,7 +67,7 @@ def replacing(path: Path) -> Iterator[Path]:
             with telling_full(path.parent), draft.open("rb", buffering=0) as stream:
                 where.seal(cast(BinaryIO, stream))
         return
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = sealing.draft_of(path)
     try:
         with telling_full(path.parent):
             yield draft
@@ -94,7 +94,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             with telling_full(path.parent):
                 where.seal_folder(draft)
         return
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = sealing.draft_of(path)
     shutil.rmtree(draft, ignore_errors=True)
     try:
         with telling_full(path.parent):

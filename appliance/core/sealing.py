@@ -11,6 +11,7 @@ import importlib
 import io
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -71,6 +72,14 @@ class Sealer(Protocol):
         """
 
 
+def draft_of(path: Path) -> Path:
+    """Where the next content of `path` is written: no other process and no other thread does so there.
+
+    The last number is the process: files.sweep removes what a killed one left.
+    """
+    return path.with_name(f".{path.name}.{threading.get_native_id()}.{os.getpid()}.tmp")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """Where a sealed file lies: the home's folder and the path inside it."""
@@ -97,8 +106,8 @@ class Place:
 
     def seal(self, source: BinaryIO) -> None:
         """Replace the file by `source`, sealed: a crash leaves the old file or the new one."""
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        draft.unlink(missing_ok=True)  # of a process that was killed, and whose number this one got
+        draft = draft_of(self.path)
+        draft.unlink(missing_ok=True)  # of a process that was killed, and whose numbers this one got
         try:
             self.sealer.seal(source, draft, self.name)
             draft.replace(self.path)
@@ -109,7 +118,7 @@ class Place:
 
     def seal_folder(self, source: Path) -> None:
         """Replace the folder by the files below `source`, sealed."""
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        draft = draft_of(self.path)
         shutil.rmtree(draft, ignore_errors=True)
         try:
             draft.mkdir(mode=0o700, parents=True)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import test_power_loss as work
 from appliance.core import files
 from appliance.core.errors import NoRoom
 from appliance.core.home import Home
-from appliance.core.sealing import AREAS
+from appliance.core.sealing import AREAS, draft_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -229,13 +230,27 @@ def test_drafts_of_killed_processes_are_swept_and_those_of_the_living_are_not(ho
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     for area in ("models", "jobs"):
+        (home.path / area / "x").mkdir(exist_ok=True)
+        ours = draft_of(home.path / area / "x" / "a.json")
         for pid in (dead.pid, os.getpid()):
-            (home.path / area / "x").mkdir(exist_ok=True)
-            (home.path / area / "x" / f".a.json.{pid}.tmp").write_text("x")
+            ours.with_name(ours.name.replace(f".{os.getpid()}.tmp", f".{pid}.tmp")).write_text("x")
     (home.models / f".whole.{dead.pid}.tmp").mkdir()
     (home.models / f".whole.{dead.pid}.tmp" / "part").write_text("x")
     (home.models / ".not-a-draft.tmp").write_text("x")
     assert files.sweep(home.path) == 0  # too young: another machine may share the home
     assert files.sweep(home.path, older=-1) == 3
     left = {path.name for path in home.path.rglob(".*")}
-    assert left == {f".a.json.{os.getpid()}.tmp", ".not-a-draft.tmp"}
+    assert left == {ours.name, ".not-a-draft.tmp"}
+
+
+def test_threads_that_write_one_file_leave_the_whole_of_one_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+
+    def write(number: int) -> None:
+        for _ in range(50):
+            files.write_bytes(path, bytes([number]) * 9000)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    content = path.read_bytes()
+    assert len(content) == 9000 and len(set(content)) == 1 and list(tmp_path.iterdir()) == [path]

@@ -54,7 +54,7 @@ def _until(home: Home, job: str, reached) -> None:  # type: ignore[no-untyped-de
 
 
 def _plain(home: Home) -> set[str]:
-    """Plain files below the sealed folders, but those that may be."""
-    there = [file for folder in home.path.iterdir() if folder.is_dir() for file in folder.rglob("*")]
-    plain = {file.name for file in there if file.is_file() and file.read_bytes()[:12] != MAGIC}
+    """Plain files below the sealed folders, but those that may be; a kill may cut one in its first bytes."""
+    files = [file for file in home.path.glob("*/**/*") if file.is_file()]
+    plain = {file.name for file in files if not MAGIC.startswith(file.read_bytes()[: len(MAGIC)])}
     return plain - {"events.jsonl", "spare", "log.txt"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,30 @@ def test_the_coordinator_ends_it_and_nothing_can_be_done_under_it(pair: tuple[Ho
     assert entries(made.home)[-2:] == ["federate.end", "federate.retire"]
     with pytest.raises(ConfigWrong, match="has ended"):
         approved(made, hospital(made.home.path.parent, "late").request())
+
+
+def test_those_who_look_while_an_agreement_is_written_hinder_nobody(pair: tuple[Hospital, Hospital]) -> None:
+    place, own = pair[0].place, standing.own_keys(pair[0].home)
+    over = threading.Event()
+
+    def look(_: int) -> None:
+        while not over.is_set():
+            standing.agreed(place)
+
+    with ThreadPoolExecutor(4) as pool:
+        looks = [pool.submit(look, number) for number in range(4)]
+        try:
+            for _ in range(30):
+                after = standing.next_version(standing.agreed(place))
+                content, signature = standing.signed(after, own)
+                standing.put(place, content, signature)
+                assert standing.agreed(place).version == after.version
+        finally:
+            over.set()
+        for done in looks:
+            done.result(60)
+    assert not (place.path / "agreement.next").exists() and read_bytes(place.agreement) == content
+    assert not list(place.path.rglob(".*.tmp"))
 
 
 def test_a_notice_is_believed_from_the_coordinator_alone(pair: tuple[Hospital, Hospital]) -> None:
