@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,12 @@ def written(found: Mapping[str, Any]) -> dict[str, str]:
         key: ("yes" if value else "no") if isinstance(value, bool) else f"{value}"
         for key, value in told.items()
     }
+
+
+def by_title(fields: Sequence[Field], text: str) -> str:
+    """`text` with the titles of these fields where it names an option of their command, such as --port."""
+    titles = {f"--{field.key.replace('_', '-')}": f'"{field.title}"' for field in fields}
+    return re.sub(r"--[a-z][a-z-]*", lambda found: titles.get(found[0], found[0]), text)
 
 
 def _value(field: Field, text: str) -> Any:

@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 
 from appliance.core.errors import ConfigWrong
 from tui.app import Cloister
-from tui.fields import Field, answers
+from tui.fields import Field, answers, by_title
 from tui.screens.form import FormWindow
 from tui.screens.modals import ConfirmName
 
@@ -47,12 +47,18 @@ def test_answers_are_values_and_everything_wrong_is_told_at_once() -> None:
             answers(whole, {"n": bad})
 
 
+def test_what_names_an_option_of_the_command_names_the_field() -> None:
+    fields = (*FIELDS, Field(key="unit_name", title="Unit's name", help=""))
+    said = "Choose another --name, not --names; a --unit-name; --other stays."
+    assert by_title(fields, said) == """Choose another "Name", not --names; a "Unit's name"; --other stays."""
+
+
 def test_a_form_is_filled_with_the_keys_and_loses_nothing_that_was_typed(tmp_path: Path) -> None:
     got: list[dict[str, Any] | None] = []
 
     def check(found: dict[str, Any]) -> None:
         if found["name"] == "taken":
-            raise ConfigWrong("There is one of that name.", "Choose another.")
+            raise ConfigWrong("There is one of that name.", "Choose another --name.")
 
     async def act(app: Cloister, pilot: Pilot[None]) -> None:
         app.push_screen(FormWindow("Train", "Start", FIELDS, check=check), got.append)
@@ -68,7 +74,9 @@ def test_a_form_is_filled_with_the_keys_and_loses_nothing_that_was_typed(tmp_pat
         assert app.current_mode == "home" and got == []
         app.screen.query_one("#field-name").value = "taken"  # type: ignore[attr-defined]
         await pilot.press("enter")
-        await until(pilot, lambda: "There is one of that name. Choose another." in shown(app), "not refused")
+        await until(
+            pilot, lambda: 'There is one of that name. Choose another "Name".' in shown(app), "not refused"
+        )
         app.screen.query_one("#field-name").value = "notes"  # type: ignore[attr-defined]
         await pilot.press("enter")
         await until(pilot, lambda: got != [], "not sent")

@@ -161,6 +161,29 @@ def test_stop_asks_first_with_the_focus_on_cancel(tmp_path: Path) -> None:
     assert [entry["what"] for entry in site.audit_tail(1)] == ["job.stop"]
 
 
+def test_a_job_that_ends_while_its_stop_is_asked_takes_the_question_along(tmp_path: Path) -> None:
+    site = a.session(tmp_path)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        folder = a.job(site.home, "train", "train inbox", process=(child.pid, began(child.pid)))
+        a.tell(folder, "started", kind="train")
+
+        async def act(app: Cloister, pilot: Pilot[None]) -> None:
+            await pilot.press("j")
+            await until(pilot, lambda: "running" in shown(app), "no list")
+            await pilot.press("enter")
+            await until(pilot, lambda: isinstance(app.screen, JobScreen), "not open")
+            await pilot.press("s")
+            await until(pilot, lambda: isinstance(app.screen, Confirm), "not asked")
+            a.tell(folder, "done", result={})
+            child.kill()
+            child.wait()
+            await until(pilot, lambda: "It ended before it was stopped." in shown(app), "still asks")
+            assert isinstance(app.screen, JobScreen)
+
+        screens(site, act)
+    assert [entry["what"] for entry in site.audit_tail(1)] != ["job.stop"]
+
+
 def test_the_palette_has_our_table_and_no_screenshot(tmp_path: Path) -> None:
     site = a.session(tmp_path)
     a.failed(site.home)

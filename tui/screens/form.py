@@ -20,7 +20,7 @@ from textual.widget import Widget
 from textual.widgets import Button, Input, Static
 
 from appliance.core.errors import ApplianceError
-from tui.fields import Field, answers, asked
+from tui.fields import Field, answers, asked, by_title
 from tui.screens.modals import Asking, Choice
 from tui.screens.picker import PickPath, start_of
 from tui.widgets.pick import Pick
@@ -67,7 +67,7 @@ class FormWindow(Asking[dict[str, Any] | None]):
             window.border_title = self._title
             with Lines(id="text"):
                 if self._words:
-                    yield Static(self._words, markup=False)
+                    yield Static(by_title(self._fields, self._words), markup=False)
                 for field in self._fields:
                     with Horizontal(classes="field"):
                         yield Static(field.title, classes="title", markup=False)
@@ -175,7 +175,7 @@ class FormWindow(Asking[dict[str, Any] | None]):
 
     def tell(self, wrong: str) -> None:
         """Say what is wrong; the fields make room for it, and scroll."""
-        self.query_one("#wrong", Static).update(wrong)
+        self.query_one("#wrong", Static).update(by_title(self._fields, wrong))
         self.set_class(bool(wrong), "-wrong")
 
     def action_no(self) -> None:

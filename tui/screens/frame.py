@@ -48,6 +48,7 @@ class Framed(Screen[None]):
     PALETTE: ClassVar[tuple[Entry, ...]] = ()
     refused: Mapping[str, str] = MappingProxyType({})
     _doing = False
+    _stopping: Confirm | None = None
     _keys: Mapping[str, bool] = MappingProxyType({})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Back", key_display="esc", id="back"),
@@ -265,7 +266,14 @@ class Framed(Screen[None]):
                 self.app.notify(f"Stopping job {job.id} ...", timeout=3, markup=False)
                 self._stop(job.id)
 
-        self.app.push_screen(Confirm(stop_question(job), "Stop job"), answered)
+        self._stopping = Confirm(stop_question(job), "Stop job")
+        self.app.push_screen(self._stopping, answered)
+
+    def ask_stop_no_more(self) -> None:
+        """The job ended by itself while that was asked."""
+        if self._stopping is not None and self.app.screen is self._stopping:
+            self._stopping.dismiss(False)
+            self.app.notify("It ended before it was stopped.", timeout=4, markup=False)
 
     @work(thread=True, group="deed", exit_on_error=False)
     def _stop(self, job_id: str) -> None:

@@ -119,6 +119,7 @@ class JobScreen(Following):
     def ended(self, event: Ended) -> None:
         """Draw the end at once."""
         self.picture, self.step = event.picture, event.step
+        self.ask_stop_no_more()
         self.draw()
 
     def _draw_soon(self) -> None:
